@@ -1,0 +1,1 @@
+"""What was fitted, as figures and one page."""

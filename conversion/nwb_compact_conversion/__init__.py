@@ -1,0 +1,1 @@
+"""Raw recordings, published data sets and stimuli, to one session file."""

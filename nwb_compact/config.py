@@ -1,0 +1,220 @@
+"""Every number a person may change, one frozen model a stage, each with its unit and its source.
+
+`preset(name)` gives the whole configuration; `configure(preset, file, changes)` lays a TOML file and single changes over it.
+A setting that a stage does not use is not a field of it, so a wrong name is an error that names the nearest right one.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nwb_compact.errors import NwbCompactError, nearest
+
+
+class Stage(BaseModel):
+    """Base of all stages: immutable, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Split(Stage):
+    """Which images fit and which score. Always by image identity, never by presentation."""
+
+    method: Literal["first-half", "column", "random"] = "first-half"
+    """first-half: the study's test sessions (paper.md c1). column: the file's own `split`, where 'test'
+    is scored. random: by hash and seed."""
+    scored_fraction: float = Field(0.5, gt=0, lt=1)
+    """Share of the images that is scored, for `random`; the study used 0.5."""
+    validation_fraction: float = Field(0.15, gt=0, lt=1)
+    """Share of the fitting side that decides when to stop; never scored. Chosen on simulated sessions."""
+
+
+class Teacher(Stage):
+    """The accurate model: an ensemble over a backbone, one shared core, one factorised readout a unit (paper.md c2)."""
+
+    backbone: str = "conv"
+    """`conv`: trained from scratch on the session. `torch:MODULE:FACTORY`: any frozen torch network (see examples/)."""
+    members: int = Field(4, ge=1)
+    """Networks that differ by seed and are averaged; the study used 25."""
+    channels: int = Field(64, ge=4)
+    """Width of the shared core, channels. The study: 512 on ResNet-50 features; smaller holds for small data."""
+    epochs: int = Field(60, ge=1)
+    """Most passes over the images; early stopping on the validation part usually ends sooner."""
+    patience: int = Field(3, ge=1)
+    """Learning-rate decays without a better validation score before training stops (and the best epoch is restored)."""
+    decay_after: int = Field(4, ge=1)
+    """Epochs without a better validation score before the learning rate is decayed."""
+    decay: float = Field(0.3, gt=0, lt=1)
+    """Factor of the learning rate at each decay."""
+    learning_rate: float = Field(3e-3, gt=0)
+    """AdamW step size at the start."""
+    weight_decay: float = Field(1e-2, ge=0)
+    """AdamW weight decay of the core."""
+    batch_images: int = Field(64, ge=2)
+    """Images a step; 64 as the study."""
+
+
+class Student(Stage):
+    """The compact network (paper.md c3): five layers of 5 x 5 filters, separable after the first, a dense 28 x 28 readout."""
+
+    early_filters: tuple[int, int] = (40, 48)
+    """Filters of layers 1 and 2 before pruning, shared by all units while the bank trains (the study's finding, c4)."""
+    late_filters: tuple[int, int, int] = (8, 8, 6)
+    """Filters of layers 3, 4 and 5 of each unit before pruning; the published models kept 3, 7 and 3."""
+
+
+class Distill(Stage):
+    """Students learn the teacher's answers, not the recordings."""
+
+    epochs: int = Field(30, ge=1)
+    """Passes over the images with fresh crops in each; the study made one pass over 12 million images."""
+    learning_rate: float = Field(3e-3, gt=0)
+    """Adam step size, decayed along a cosine. The study: 1e-4 over 190,000 steps."""
+    batch_images: int = Field(32, ge=2)
+    """Images a step; the study used 64."""
+    kernel_blur_px: float = Field(0.5, ge=0)
+    """SD of the Gaussian that smooths spatial kernels of layers 2 to 5 (paper.md c3)."""
+    blur_times: int = Field(4, ge=0)
+    """How often in a training the kernels are smoothed; the study: every 500,000 of 12 million images."""
+    crop_px: int = Field(12, ge=0)
+    """Largest shift of an augmented crop, pixels: the teacher answers the crop itself, so any natural crop is a valid image."""
+    views: int = Field(4, ge=1)
+    """Augmented views an image that the teacher answers, once, before training."""
+
+
+class Prune(Stage):
+    """Filters go while what the next layer receives keeps its variance (paper.md c3, as released)."""
+
+    kept_variance: float = Field(0.90, gt=0, le=1)
+    """Variance of the reconstructed output that a layer's kept filters must reach."""
+    min_filters: int = Field(3, ge=1)
+    """Fewest filters a layer keeps."""
+    last_layer_r2: float = Field(0.9, gt=0, le=1)
+    """Last layer: filters go while r2 with the teacher stays above this share of the unpruned student's."""
+    max_parameters: int = Field(12_500, ge=1000)
+    """A student above this is pruned on; the published median is 12,469."""
+    images: int = Field(1000, ge=50)
+    """Images on which variances are measured; the study used 5,000."""
+    epochs: int = Field(10, ge=1)
+    """Passes of the retraining after pruning; the study repeated the whole training."""
+
+
+class Fit(Stage):
+    """One whole fit."""
+
+    preset: str = "standard"
+    seed: int = Field(0, ge=0)
+    """Everything random derives from it: same seed, same machine, same bytes of scores."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    split: Split = Split()
+    teacher: Teacher = Teacher()
+    student: Student = Student()
+    distill: Distill = Distill()
+    prune: Prune = Prune()
+    bootstraps: int = Field(500, ge=10)
+    """Resamplings of the scored images behind each confidence interval."""
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "quick": {
+        "teacher": {"members": 2, "epochs": 15, "channels": 32},
+        "distill": {"epochs": 6, "views": 2},
+        "prune": {"epochs": 2, "images": 300},
+        "student": {"early_filters": (24, 32)},
+    },
+    "standard": {},
+    "paper": {
+        "teacher": {"members": 25, "channels": 512, "epochs": 200},
+        "student": {"early_filters": (100, 100), "late_filters": (100, 100, 100)},
+        "distill": {"epochs": 200, "learning_rate": 1e-4, "batch_images": 64, "blur_times": 24, "views": 16},
+        "prune": {"images": 5000, "epochs": 200},
+    },
+}
+"""quick: minutes on two cores, to see that all is well. standard: the default. paper: the study's sizes; wants a GPU and `--images`."""
+
+
+def configure(preset: str = "standard", file: Path | None = None, changes: Mapping[str, Any] | None = None) -> Fit:
+    """The configuration of one fit: a preset, overlaid by a TOML file, overlaid by single changes.
+
+    Parameters
+    ----------
+    preset
+        `quick`, `standard` or `paper`.
+    file
+        TOML with a table a stage, for example ``[teacher]`` / ``members = 8``.
+    changes
+        The same nested names, for example ``{"teacher": {"members": 8}}``; they win over the file.
+
+    Raises
+    ------
+    NwbCompactError
+        If a name is unknown (the nearest known one is named) or a value is out of range.
+
+    Examples
+    --------
+    >>> configure("quick", changes={"seed": 3}).teacher.members
+    2
+    >>> configure(changes={"teacher": {"membres": 8}})
+    Traceback (most recent call last):
+    ...
+    nwb_compact.errors.NwbCompactError: teacher.membres: found an unknown setting, expected a known one. Next: did you mean 'members'?
+    """
+    if preset not in PRESETS:
+        raise NwbCompactError("--preset", found=f"'{preset}'", expected="a known preset", next_step=nearest(preset, list(PRESETS)))
+    layers: list[Mapping[str, Any]] = [{"preset": preset}, PRESETS[preset]]
+    if file is not None:
+        try:
+            layers.append(tomllib.loads(file.read_text(encoding="utf-8")))
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise NwbCompactError(file, found=str(error), expected="a readable TOML file", next_step="see docs/configuration.md") from error
+    layers.append(changes or {})
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _overlay(merged, layer)
+    try:
+        return Fit.model_validate(merged)
+    except ValidationError as error:
+        raise _named_fault(error) from error
+
+
+def settings(config: Stage, prefix: str = "") -> dict[str, str]:
+    """Every setting as one flat table of dotted names, for provenance.
+
+    Examples
+    --------
+    >>> settings(configure())["teacher.members"]
+    '4'
+    """
+    flat: dict[str, str] = {}
+    for name, value in config:
+        flat |= settings(value, f"{prefix}{name}.") if isinstance(value, Stage) else {f"{prefix}{name}": str(value)}
+    return flat
+
+
+def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        inner = merged.get(name)
+        merged[name] = _overlay(inner if isinstance(inner, Mapping) else {}, value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def _named_fault(error: ValidationError) -> NwbCompactError:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    where = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        stage: type[BaseModel] = Fit
+        for part in path[:-1]:
+            inner = stage.model_fields[part].annotation
+            assert isinstance(inner, type)
+            assert issubclass(inner, BaseModel)
+            stage = inner
+        known = list(stage.model_fields)
+        return NwbCompactError(where, found="an unknown setting", expected="a known one", next_step=nearest(path[-1], known))
+    next_step = "correct the value; nwb_compact/config.py gives units and ranges"
+    return NwbCompactError(where, found=repr(first["input"]), expected=first["msg"], next_step=next_step)

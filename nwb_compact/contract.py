@@ -1,0 +1,52 @@
+"""Where things live in a session file: every module, table and column name, written once.
+
+The NWB file is the only thing the three packages share, so a name that is spelled here is spelled nowhere else.
+Core NWB types only. `docs/nwb_layout.md` shows the same as a picture.
+"""
+
+CONTRACT_VERSION = "1"
+"""Stored in every provenance table; a reader refuses a results module of a later version."""
+
+# Images ---------------------------------------------------------------------------------------------------------------
+IMAGES = "stimulus_images"
+"""In /stimulus/templates: `Images` up to `IMAGES_AS_OBJECTS_LIMIT`, one `OpticalSeries` stack above it, nothing when hash-only."""
+IMAGE_TABLE = "stimulus_image_table"
+"""In /stimulus/presentation: one row an image, whichever way (or whether) the pixels are kept."""
+IMAGE_INDEX_SERIES = "stimulus_image_index"
+"""In /stimulus/presentation: derived from the presentations for readers that know only `IndexSeries` (`Images` layout with times)."""
+IMAGES_AS_OBJECTS_LIMIT = 500
+"""Above this, one HDF5 object an image costs about 1 ms each on every open (measured: 10.8 s against 0.09 s at 10,000)."""
+
+NAME, SHA256, KIND, SOURCE, LICENCE, SPLIT = "image_name", "sha256", "kind", "source", "licence", "split"
+OPTIONAL_IMAGE_COLUMNS = (KIND, SOURCE, LICENCE, SPLIT)
+
+# Presentations --------------------------------------------------------------------------------------------------------
+PRESENTATIONS = "stimulus_presentations"
+"""/intervals when the source gave times; a plain table of the same name in /stimulus/presentation when it did not."""
+IMAGE_INDEX, REPEAT, IS_VALID = "image_index", "repeat", "is_valid"
+
+# Units and responses --------------------------------------------------------------------------------------------------
+UNIT_NAME = "unit_name"
+ECEPHYS = "ecephys"
+NEURONS = "neurons"
+"""In processing/ecephys: the units of a source that gave no spike times (a `Units` table without spikes is CRITICAL)."""
+SPIKE_COUNTS = "spike_counts"
+"""In processing/ecephys: one row a counted presentation, columns `presentation` (region) and `count` (n_units wide)."""
+PRESENTATION, COUNT = "presentation", "count"
+RESPONSE_UNITS = "response_units"
+"""In processing/ecephys: row j describes column j of `count` or `mean`."""
+UNIT, WINDOW_START, WINDOW_STOP = "unit", "window_start_s", "window_stop_s"
+OPTIONAL_RESPONSE_UNIT_COLUMNS = ("latency_s", "reliability", "snr")
+MEAN_RESPONSES = "mean_responses"
+"""In processing/ecephys: repeat averages of a source that kept nothing else; row i is image i."""
+MEAN, N_REPEATS = "mean", "n_repeats"
+
+# Simulation -----------------------------------------------------------------------------------------------------------
+WIRING = "simulated_wiring"
+"""In /scratch: the wiring of simulated neurons, one row a connection (see `simulate`)."""
+
+# Results --------------------------------------------------------------------------------------------------------------
+RUN_PREFIX = "nwb_compact_"
+"""Every fit adds one processing module, `nwb_compact_<run_id>`, that holds the tables below."""
+RUN_UNITS, RUN_SCORES, RUN_PREDICTIONS = "fitted_units", "scores", "predictions"
+RUN_PARAMETERS, RUN_FILTERS, RUN_PREFERRED, RUN_PROVENANCE = "student_parameters", "first_layer_filters", "preferred_images", "provenance"

@@ -1,0 +1,50 @@
+"""What a user is told when something is wrong: what was found, what was expected, what to do next.
+
+Every fault this program can name is an `NwbCompactError`. The command line prints it as one line and exits with 1;
+anything else that escapes is a defect of ours and is reported as such.
+"""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong, said so that a person can act on it."""
+
+    where: str
+    """File, table, column or option that is at fault."""
+    found: str
+    expected: str
+    next_step: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: found {self.found}, expected {self.expected}. Next: {self.next_step}"
+
+
+class NwbCompactError(Exception):
+    """The work failed for a reason we can name.
+
+    Examples
+    --------
+    >>> raise NwbCompactError("a.nwb", found="no image", expected="at least one", next_step="convert it again")
+    Traceback (most recent call last):
+    ...
+    nwb_compact.errors.NwbCompactError: a.nwb: found no image, expected at least one. Next: convert it again
+    """
+
+    def __init__(self, where: object, *, found: str, expected: str, next_step: str):
+        self.fault = Fault(str(where), found, expected, next_step)
+        super().__init__(str(self.fault))
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A hint that ends an error about an unknown name, empty when nothing is near.
+
+    Examples
+    --------
+    >>> nearest("membres", ["members", "epochs"])
+    "did you mean 'members'?"
+    """
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"use one of: {', '.join(sorted(known))}"

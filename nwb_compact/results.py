@@ -1,0 +1,103 @@
+"""The results of one fit, as frozen values that need neither a file nor torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float32, Integer
+
+SIDES = ("fit", "validation", "scored", "unused")
+"""What an image was used for: fitting, early stopping, scoring only, or nothing (it has no usable response)."""
+
+SCORE_COLUMNS: Mapping[str, str] = {
+    "teacher_r2": "squared Pearson correlation of the teacher's prediction with the repeat average on scored images",
+    "student_r2": "the same for the compact student",
+    "teacher_r": "signed Pearson correlation of the teacher with the repeat average on scored images",
+    "student_r": "the same for the compact student",
+    "teacher_r2_er": "noise-corrected r2 (Pospisil & Bair 2021, unequal repeats), teacher",
+    "teacher_r2_er_low": "lower end of its 90 % bootstrap interval over images",
+    "teacher_r2_er_high": "upper end of the same",
+    "student_r2_er": "noise-corrected r2, student",
+    "student_r2_er_low": "lower end of its 90 % bootstrap interval over images",
+    "student_r2_er_high": "upper end of the same",
+    "teacher_feve": "fraction of explainable variance explained (Cadena et al. 2019), teacher",
+    "student_feve": "the same, student",
+    "teacher_single_trial_r": "Pearson correlation of the teacher with single presentations",
+    "student_single_trial_r": "the same, student",
+    "reliability": "split-half correlation of repeat averages, Spearman-Brown corrected, scored images",
+    "snr": "variance of the signal over images / variance of the noise of one presentation (Pospisil & Bair 2021)",
+    "mean_count": "mean response over scored images, spikes in the counting window",
+    "teacher_student_r2": "squared correlation of student and teacher predictions on scored images",
+    "student_parameters": "numbers the student holds: kernels, weights, biases, readout (BatchNorm is folded into them)",
+    "student_filters": "spatial (kernel) filters of the student summed over its layers",
+    "student_bytes": "size of the student's parameters as float32, bytes",
+    "compression": "teacher parameters / student parameters",
+}
+"""Every score of a unit, in the order it is stored. NaN where it cannot be computed; `Results.reason` then says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class StudentWeights:
+    """One compact network as named arrays: enough to rebuild and run it anywhere (see `student`).
+
+    `input.mean` (3,); `layer1.kernel` (filter 3 5 5); for layers 2 to 5 `layerN.depthwise` (input 5 5) and
+    `layerN.pointwise` (filter input); `layerN.bias` (filter,) for all five; `readout.weight` (filter 28 28) and
+    `readout.bias` (1,). Each layer is relu(convolution + bias); layers 2 and 3 have stride 2; images are RGB, 0..255, 112 px.
+    """
+
+    arrays: Mapping[str, Float32[np.ndarray, "*any"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What one fit found out about the units of one session."""
+
+    run_id: str
+    """Letters, digits and dashes; the module in the file is `nwb_compact_<run_id>`."""
+    unit_name: tuple[str, ...]
+    scores: Mapping[str, Float[np.ndarray, "unit"]]
+    """The columns of `SCORE_COLUMNS`."""
+    reason: tuple[str, ...]
+    """Why a score of this unit is NaN, empty when none is."""
+    image_sha256: tuple[str, ...]
+    side: tuple[str, ...]
+    """One of `SIDES` for each image."""
+    teacher_prediction: Float32[np.ndarray, "image unit"]
+    student_prediction: Float32[np.ndarray, "image unit"]
+    """Expected response (spikes in the counting window) to every image of the session."""
+    filters_per_layer: Integer[np.ndarray, "unit layer"]
+    """Spatial filters that each layer of each student keeps."""
+    students: tuple[StudentWeights, ...]
+    provenance: Mapping[str, str]
+    """Everything that made the numbers: versions, commit, device, seed, every setting, input hashes."""
+
+    def preferred_images(self, n: int) -> Integer[np.ndarray, "unit rank"]:
+        """Index of the `n` images each student answers most, strongest first; (unit rank).
+
+        Examples
+        --------
+        >>> from nwb_compact.results import example_results
+        >>> example_results().preferred_images(2).shape
+        (2, 2)
+        """
+        return np.argsort(-self.student_prediction, axis=0, kind="stable")[:n].T
+
+
+def example_results() -> Results:
+    """A small, made-up `Results` for documentation and tests; its numbers mean nothing."""
+    rng = np.random.default_rng(0)
+    prediction = rng.gamma(2.0, 1.0, (6, 2)).astype(np.float32)
+    students = tuple(StudentWeights({"layer1.kernel": rng.normal(size=(3, 3, 5, 5)).astype(np.float32)}) for _ in range(2))
+    return Results(
+        run_id="example",
+        unit_name=("unit-1", "unit-2"),
+        scores={name: rng.uniform(0.1, 0.9, 2) for name in SCORE_COLUMNS},
+        reason=("", ""),
+        image_sha256=tuple(f"{index:064x}" for index in range(6)),
+        side=("fit", "fit", "validation", "scored", "scored", "scored"),
+        teacher_prediction=prediction,
+        student_prediction=prediction * np.float32(0.9),
+        filters_per_layer=np.array([[9, 9, 8, 3, 3], [7, 7, 6, 3, 3]]),
+        students=students,
+        provenance={"preset": "quick", "seed": "0", "teacher_parameters": "1000"},
+    )

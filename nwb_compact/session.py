@@ -1,0 +1,204 @@
+"""A session: what was shown to the animal and how its neurons answered, as frozen values without any file behind them.
+
+Axes are named the same everywhere: presentation, image, repeat, unit, channel, height, width. What a source did not
+record is `None` here and absent in the file; nothing is filled in.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer, UInt, UInt8
+
+
+@runtime_checkable
+class Pixels(Protocol):
+    """Pixels that may still lie on disk: anything that has a shape and can be sliced along its first axis."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(image height width) or (image height width channel)."""
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """The pixels of some images, read now."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """The images of a session, in the order that `image_index` counts."""
+
+    name: tuple[str, ...]
+    sha256: tuple[str, ...]
+    """Identity of each image, see `image_sha256`. The same picture shown in two sessions has the same hash."""
+    pixels: Pixels | None = None
+    """uint8, (image height width channel) in RGB or (image height width) in grey; None where only hashes may be kept."""
+    kind: tuple[str, ...] | None = None
+    """natural, gaudy, maximizing, artificial, ...: what the source says, else None. Likewise the three below."""
+    source: tuple[str, ...] | None = None
+    licence: tuple[str, ...] | None = None
+    split: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.sha256)
+
+
+@dataclass(frozen=True, eq=False)
+class Presentations:
+    """What was shown when: one row for each time an image was on the screen."""
+
+    image_index: UInt[np.ndarray, "presentation"]
+    repeat: UInt[np.ndarray, "presentation"]
+    """Counts from 0 within an image."""
+    is_valid: Bool[np.ndarray, "presentation"]
+    """False where fixation broke or the trial failed; such a row stays in the table and its responses are not used."""
+    start_time_s: Float[np.ndarray, "presentation"] | None = None
+    stop_time_s: Float[np.ndarray, "presentation"] | None = None
+    """Both None when the source gave no times."""
+
+    def __len__(self) -> int:
+        return len(self.image_index)
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """The recorded neurons."""
+
+    name: tuple[str, ...]
+    spike_times_s: tuple[Float[np.ndarray, "spike"], ...] | None = None
+    """One ascending array a unit; None for all of them when the source kept only counts."""
+    obs_interval_s: tuple[float, float] | None = None
+    """When the recording ran; None unless the source says so."""
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class ResponseUnits:
+    """How the responses were counted; entry j describes column j of the counts or means."""
+
+    unit_index: UInt[np.ndarray, "response_unit"]
+    """Row in `Units`."""
+    window_start_s: Float[np.ndarray, "response_unit"] | None
+    """Counting window relative to image onset. A source may give only its length: then both ends are None."""
+    window_stop_s: Float[np.ndarray, "response_unit"] | None
+    latency_s: Float[np.ndarray, "response_unit"] | None = None
+    reliability: Float[np.ndarray, "response_unit"] | None = None
+    snr: Float[np.ndarray, "response_unit"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SpikeCounts:
+    """Single-trial responses in long form: one row a presentation, since repeats are unequal in every real session."""
+
+    presentation_index: UInt[np.ndarray, "counted"]
+    """Row in `Presentations`."""
+    count: UInt[np.ndarray, "counted response_unit"]
+    description: str = "spike counts"
+
+
+@dataclass(frozen=True, eq=False)
+class MeanResponses:
+    """Repeat averages, for sources that kept nothing else. Noise ceilings cannot be computed from them."""
+
+    mean: Float[np.ndarray, "image response_unit"]
+    """Mean spike count over repeats; NaN where a unit was not held for an image."""
+    n_repeats: Float[np.ndarray, "image"] | None = None
+    """Repeats behind each mean; None when the source does not say."""
+    description: str = "mean spike counts over repeats"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The animal, as far as the source tells. Fields as in NWB; `date_of_birth` or `age` (ISO 8601 duration)."""
+
+    subject_id: str | None = None
+    species: str | None = None
+    sex: str | None = None
+    age: str | None = None
+    date_of_birth: datetime | None = None
+    description: str | None = None
+    weight: str | None = None
+    strain: str | None = None
+    genotype: str | None = None
+
+
+@dataclass(frozen=True)
+class About:
+    """What names and dates the session."""
+
+    identifier: str
+    session_description: str
+    session_start_time: datetime
+    """With a time zone. NWB requires it: where the source gives only a date the description says so."""
+    session_id: str | None = None
+    experimenter: tuple[str, ...] | None = None
+    institution: str | None = None
+    lab: str | None = None
+    keywords: tuple[str, ...] | None = None
+    related_publications: tuple[str, ...] | None = None
+    experiment_description: str | None = None
+    notes: str | None = None
+    source_script: str | None = None
+    """What wrote the file: key: value lines, the program and its version first."""
+
+
+@dataclass(frozen=True)
+class WiringRow:
+    """One connection of a simulated neuron: `unit` sums `weight` x the `channel` of the shared filters at an offset."""
+
+    unit: str
+    role: str
+    channel: str
+    weight: float
+    row_offset_px: float
+    column_offset_px: float
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """Everything of one session that fitting needs, with no file behind it except `images.pixels` where those are lazy."""
+
+    about: About
+    subject: Subject | None
+    images: Images
+    presentations: Presentations | None
+    units: Units
+    response_units: ResponseUnits
+    counts: SpikeCounts | None
+    mean_responses: MeanResponses | None
+    wiring: tuple[WiringRow, ...] = field(default=())
+    """Empty for every real recording."""
+
+
+def image_sha256(pixels: UInt8[np.ndarray, "*image_shape"]) -> str:
+    """Identity of one image: SHA-256 over its shape and decoded pixels, so a re-saved file keeps it only if no pixel moved.
+
+    Parameters
+    ----------
+    pixels
+        (height width channel) or (height width), uint8.
+
+    Examples
+    --------
+    >>> grey = np.zeros((4, 4), np.uint8)
+    >>> image_sha256(grey) == image_sha256(grey.copy()), image_sha256(grey) == image_sha256(grey + np.uint8(1))
+    (True, False)
+    """
+    shape = "x".join(str(size) for size in pixels.shape)
+    return sha256(f"{shape}:".encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def kept_presentations(session: Session) -> Integer[np.ndarray, "kept"]:
+    """Rows of `session.counts` whose presentation is valid.
+
+    Raises
+    ------
+    ValueError
+        If the session has no counts (then use `mean_responses`).
+    """
+    if session.counts is None or session.presentations is None:
+        raise ValueError("the session keeps repeat averages only, so there are no single presentations to choose from")
+    return np.flatnonzero(session.presentations.is_valid[session.counts.presentation_index])
