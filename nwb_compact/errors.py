@@ -35,7 +35,23 @@ class NwbCompactError(Exception):
 
     def __init__(self, where: object, *, found: str, expected: str, next_step: str):
         self.fault = Fault(str(where), found, expected, next_step)
+        self.faults: tuple[Fault, ...] = (self.fault,)
         super().__init__(str(self.fault))
+
+
+class SeveralFaults(NwbCompactError):
+    """More than one thing is wrong, and all of it is told at once; one line a fault.
+
+    Examples
+    --------
+    >>> print(SeveralFaults((Fault("a", "1", "2", "x"), Fault("b", "3", "4", "y"))))
+    a: found 1, expected 2. Next: x
+    b: found 3, expected 4. Next: y
+    """
+
+    def __init__(self, faults: tuple[Fault, ...]):
+        self.fault, self.faults = faults[0], faults
+        Exception.__init__(self, "\n".join(str(fault) for fault in faults))
 
 
 def nearest(name: str, known: list[str]) -> str:

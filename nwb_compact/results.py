@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32, Integer
 
+from nwb_compact.session import Session
+
 SIDES = ("fit", "validation", "scored", "unused")
 """What an image was used for: fitting, early stopping, scoring only, or nothing (it has no usable response)."""
 
@@ -83,21 +85,27 @@ class Results:
         return np.argsort(-self.student_prediction, axis=0, kind="stable")[:n].T
 
 
-def example_results() -> Results:
-    """A small, made-up `Results` for documentation and tests; its numbers mean nothing."""
+def example_results(session: Session | None = None) -> Results:
+    """A small, made-up `Results` for documentation and tests; its numbers mean nothing.
+
+    With a session, it is about that session's units and images.
+    """
+    unit_name = ("unit-1", "unit-2") if session is None else session.units.name
+    image_sha256 = tuple(f"{index:064x}" for index in range(6)) if session is None else session.images.sha256
     rng = np.random.default_rng(0)
-    prediction = rng.gamma(2.0, 1.0, (6, 2)).astype(np.float32)
-    students = tuple(StudentWeights({"layer1.kernel": rng.normal(size=(3, 3, 5, 5)).astype(np.float32)}) for _ in range(2))
+    n_units, n_images = len(unit_name), len(image_sha256)
+    prediction = rng.gamma(2.0, 1.0, (n_images, n_units)).astype(np.float32)
+    students = tuple(StudentWeights({"layer1.kernel": rng.normal(size=(3, 3, 5, 5)).astype(np.float32)}) for _ in unit_name)
     return Results(
         run_id="example",
-        unit_name=("unit-1", "unit-2"),
-        scores={name: rng.uniform(0.1, 0.9, 2) for name in SCORE_COLUMNS},
-        reason=("", ""),
-        image_sha256=tuple(f"{index:064x}" for index in range(6)),
-        side=("fit", "fit", "validation", "scored", "scored", "scored"),
+        unit_name=unit_name,
+        scores={name: rng.uniform(0.1, 0.9, n_units) for name in SCORE_COLUMNS},
+        reason=("",) * n_units,
+        image_sha256=image_sha256,
+        side=tuple(("fit", "fit", "validation", "scored", "scored", "scored")[index % 6] for index in range(n_images)),
         teacher_prediction=prediction,
         student_prediction=prediction * np.float32(0.9),
-        filters_per_layer=np.array([[9, 9, 8, 3, 3], [7, 7, 6, 3, 3]]),
+        filters_per_layer=np.resize([[9, 9, 8, 3, 3], [7, 7, 6, 3, 3]], (n_units, 5)),
         students=students,
         provenance={"preset": "quick", "seed": "0", "teacher_parameters": "1000"},
     )

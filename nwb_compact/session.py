@@ -5,7 +5,7 @@ record is `None` here and absent in the file; nothing is filled in.
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Protocol, runtime_checkable
 
@@ -202,3 +202,38 @@ def kept_presentations(session: Session) -> Integer[np.ndarray, "kept"]:
     if session.counts is None or session.presentations is None:
         raise ValueError("the session keeps repeat averages only, so there are no single presentations to choose from")
     return np.flatnonzero(session.presentations.is_valid[session.counts.presentation_index])
+
+
+def example_session(n_images: int = 24, n_units: int = 2, *, height_px: int = 8) -> Session:
+    """A small, made-up session for documentation and tests, with unequal repeats and without times; its numbers mean nothing.
+
+    Examples
+    --------
+    >>> session = example_session()
+    >>> session.counts.count.shape, session.images.pixels.shape
+    ((60, 2), (24, 8, 8, 3))
+    """
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (n_images, height_px, height_px, 3), dtype=np.uint8)
+    repeats = 2 + np.arange(n_images) % 2
+    image_index = np.repeat(np.arange(n_images, dtype=np.uint32), repeats)
+    count = rng.poisson(rng.gamma(2.0, 1.5, (n_images, n_units))[image_index]).astype(np.uint16)
+    start = datetime(2020, 1, 1, tzinfo=UTC)
+    return Session(
+        about=About("example", "a made-up session", start, session_id="example"),
+        subject=Subject(subject_id="example", species="Macaca mulatta", sex="U", age="P8Y"),
+        images=Images(
+            name=tuple(f"image {index}.png" for index in range(n_images)),
+            sha256=tuple(image_sha256(image) for image in pixels),
+            pixels=pixels,
+        ),
+        presentations=Presentations(
+            image_index=image_index,
+            repeat=np.concatenate([np.arange(n, dtype=np.uint32) for n in repeats]),
+            is_valid=np.ones(len(image_index), bool),
+        ),
+        units=Units(tuple(f"unit-{index + 1}" for index in range(n_units))),
+        response_units=ResponseUnits(np.arange(n_units, dtype=np.uint32), np.full(n_units, 0.05), np.full(n_units, 0.15)),
+        counts=SpikeCounts(np.arange(len(image_index), dtype=np.uint32), count),
+        mean_responses=None,
+    )
