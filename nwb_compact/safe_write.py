@@ -1,0 +1,231 @@
+"""A file changes as a whole or not at all.
+
+A kill during an HDF5 append destroyed the original file when it was tried. So every change is made to a copy in the same
+folder, which is validated, flushed to the disk and then put in the original's place in one step of the file system. A kill,
+a full disk, a program that has the file open or a failed validation leaves the original as it was, bit for bit.
+"""
+
+import os
+import re
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pynwb
+
+from nwb_compact.errors import NwbCompactError
+from nwb_compact.nwb_io import one_line, opened
+
+SPARE_BYTES = 64 * 2**20
+"""Disk that must be free beyond a copy of the file: results are far smaller."""
+LOCK_WAIT_S = 10.0
+"""How long to wait for another program to close the file."""
+
+
+@contextmanager
+def appended_safely(file_path: Path, *, output: Path | None = None) -> Iterator[Path]:
+    """A copy of a file, to be appended to within the block; when the block ends well the copy takes the file's place.
+
+    Parameters
+    ----------
+    file_path
+        The file; a symbolic link stays and the file it names is replaced.
+    output
+        Where the changed copy goes instead; then `file_path` is only read.
+
+    Yields
+    ------
+    Path
+        The copy, closed. Its name ends in .nwb.
+
+    Raises
+    ------
+    NwbCompactError
+        If the file is missing, open elsewhere, or not valid afterwards, or the disk is too full. The file is then untouched.
+
+    Examples
+    --------
+    >>> with appended_safely(Path("no-such-file.nwb")) as copy:
+    ...     pass
+    Traceback (most recent call last):
+    ...
+    nwb_compact.errors.NwbCompactError: no-such-file.nwb: found no file, expected an NWB file. Next: correct the path
+    """
+    with replaced_safely(output or file_path, source=file_path) as temporary:
+        shutil.copyfile(file_path, temporary)
+        yield temporary
+
+
+@contextmanager
+def replaced_safely(target: Path, *, source: Path | None = None) -> Iterator[Path]:
+    """A path at which to write, within the block, the file that takes the target's place when the block ends well.
+
+    Parameters
+    ----------
+    target
+        An existing file or a new one.
+    source
+        The file that the new one is made from, if any: so much room is asked for, and faults it has already are not held
+        against the new one.
+
+    Raises
+    ------
+    NwbCompactError
+        As `appended_safely`.
+
+    Examples
+    --------
+    >>> with replaced_safely(Path("no-such-folder/new.nwb")) as temporary:
+    ...     pass
+    Traceback (most recent call last):
+    ...
+    nwb_compact.errors.NwbCompactError: no-such-folder: found no folder, expected one to write new.nwb in. Next: create it
+    """
+    if source is not None and not source.is_file():
+        raise NwbCompactError(source, found="no file", expected="an NWB file", next_step="correct the path")
+    named, target = target, target.resolve()
+    if not target.parent.is_dir():
+        raise NwbCompactError(named.parent, found="no folder", expected=f"one to write {named.name} in", next_step="create it")
+    with _file_system_faults(named), _sole_access(target, LOCK_WAIT_S):
+        _remove_leftovers(target)
+        _require_space(target, source)
+        before = _state(target)
+        temporary = target.with_name(f".{target.name}.writing-{socket.gethostname()}-{os.getpid()}.nwb")
+        try:
+            yield temporary
+            _require_valid(temporary, source)
+            _keep_permissions(target, temporary)
+            _flush(temporary)
+            if _state(target) != before:
+                found, expected = "a change made by another program meanwhile", "nothing else to write the file"
+                raise NwbCompactError(named, found=found, expected=expected, next_step="run again")
+            os.replace(temporary, target)
+            _flush(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def require_writable(file_path: Path, *, output: Path | None = None) -> None:
+    """Ask before a long run whether its results can be written afterwards.
+
+    Raises
+    ------
+    NwbCompactError
+        If the file could not be replaced now: it is missing, open elsewhere, write-protected, or the disk is too full.
+    """
+    if not file_path.is_file():
+        raise NwbCompactError(file_path, found="no file", expected="an NWB file", next_step="correct the path")
+    target = (output or file_path).resolve()
+    with _file_system_faults(output or file_path), _sole_access(target, 0.0):
+        if not os.access(target.parent, os.W_OK):
+            raise PermissionError(f"no permission to write in {target.parent}")
+        _require_space(target, file_path)
+
+
+@contextmanager
+def _file_system_faults(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        found = f"that it could not be written ({one_line(error)})"
+        next_step = "free disk space or correct the permissions and run again; the file is as it was"
+        raise NwbCompactError(where, found=found, expected="a disk and folder that can be written", next_step=next_step) from error
+
+
+@contextmanager
+def _sole_access(target: Path, wait_s: float) -> Iterator[None]:
+    """Hold the lock that HDF5 itself takes, so that no reader loses its file and two writers do not lose each other's runs."""
+    if sys.platform == "win32" or not target.exists():
+        yield
+        return
+    import fcntl
+
+    until = time.monotonic() + wait_s
+    while True:
+        with open(target, "r+b") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    found, next_step = "a file that another program has open", "close it there and run again"
+                    raise NwbCompactError(target, found=found, expected="sole access to write", next_step=next_step) from None
+                time.sleep(0.1)
+                continue
+            except OSError:
+                pass  # a file system without locks; a change by others is then seen from `_state`
+            # Another writer may have put a new file here while we waited for the old one.
+            if os.fstat(handle.fileno()).st_ino != target.stat().st_ino:
+                continue
+            yield
+            return
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Copies that killed runs on this machine left behind; those of a living process or another machine stay."""
+    name = re.compile(re.escape(f".{target.name}.writing-{socket.gethostname()}-") + r"(\d+)\.nwb")
+    for path in target.parent.iterdir():
+        match = name.fullmatch(path.name)
+        if match and not _is_alive(int(match[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # whatever carries our number and lies there before we start is from an earlier process
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _require_space(target: Path, source: Path | None) -> None:
+    needed = SPARE_BYTES + (source.stat().st_size if source is not None else 0)
+    free = shutil.disk_usage(target.parent).free
+    if free < needed:
+        found, expected = f"{free / 2**20:.0f} MiB free on its disk", f"at least {needed / 2**20:.0f} MiB for a safe copy"
+        next_step = "free some space, or write elsewhere with --output"
+        raise NwbCompactError(target, found=found, expected=expected, next_step=next_step)
+
+
+def _state(target: Path) -> tuple[int, ...] | None:
+    if not target.exists():
+        return None
+    stat = target.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _require_valid(temporary: Path, source: Path | None) -> None:
+    faults = _schema_faults(temporary)
+    if faults and source is not None:
+        faults -= _schema_faults(source)
+    if faults:
+        found, expected = f"{len(faults)} fault(s) after writing ({min(faults)})", "a file that pynwb validates"
+        next_step = "report this; the file is as it was"
+        raise NwbCompactError(source or temporary, found=found, expected=expected, next_step=next_step)
+
+
+def _schema_faults(file_path: Path) -> set[str]:
+    with opened(file_path, locking=False) as file:
+        return {one_line(error) for error in pynwb.validate(io=file.io)}
+
+
+def _keep_permissions(target: Path, temporary: Path) -> None:
+    if target.exists():
+        shutil.copymode(target, temporary)
+        with suppress(PermissionError):
+            os.chown(temporary, target.stat().st_uid, target.stat().st_gid)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
