@@ -1,0 +1,51 @@
+"""What tests of every room share."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def published_v4() -> Path:
+    """The folder of the published V4 data; tests that need it are skipped where it is absent."""
+    beside_the_checkout = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("NWB_COMPACT_TEST_DATA", beside_the_checkout)) / "v4"
+    if not folder.is_dir():
+        pytest.skip(f"no published V4 data in {folder}; set NWB_COMPACT_TEST_DATA to the folder that holds v4/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def assert_same() -> Callable[[Any, Any], None]:
+    """Compares two sessions, results or parts of them: every field, every number, NaN equal to NaN.
+
+    Whole numbers may differ in width and floats in precision of storage only where the values agree exactly.
+    """
+    return _assert_same
+
+
+def _assert_same(one: Any, other: Any, where: str = "") -> None:
+    if is_dataclass(one):
+        assert type(one) is type(other), where
+        for item in fields(one):
+            _assert_same(getattr(one, item.name), getattr(other, item.name), f"{where}.{item.name}")
+    elif isinstance(one, Mapping):
+        assert list(one) == list(other), where
+        for key in one:
+            _assert_same(one[key], other[key], f"{where}[{key}]")
+    elif isinstance(one, tuple):
+        assert len(one) == len(other), where
+        for index, (mine, yours) in enumerate(zip(one, other, strict=True)):
+            _assert_same(mine, yours, f"{where}[{index}]")
+    elif hasattr(one, "shape"):
+        mine, yours = np.asarray(one), np.asarray(other)
+        assert mine.dtype.kind == yours.dtype.kind, where
+        np.testing.assert_array_equal(mine, yours, err_msg=where, strict=False)
+        assert mine.shape == yours.shape, where
+    else:
+        assert one == other, where

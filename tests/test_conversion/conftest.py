@@ -1,0 +1,75 @@
+"""A small source in the published layout, written by the tests, so that every fault can be made on purpose."""
+
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+NAN = float("nan")
+SESSION = "250101"
+"""Not in the published list, so the number of units is free."""
+
+
+def jpeg(seed: int, height: int = 8, width: int = 8, mode: str = "RGB") -> bytes:
+    shape = (height, width, 3) if mode == "RGB" else (height, width)
+    content = BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)).save(content, "JPEG", quality=95)
+    return content.getvalue()
+
+
+@dataclass
+class Source:
+    """Three images, two units, 3, 1 and 2 repeats. Change what it holds, then `write`."""
+
+    data: Path
+    """What a user gives as --data."""
+    session: str = SESSION
+    inside: str = ""
+    """Folder of the layout within `data`."""
+    members: dict[str, bytes] = field(default_factory=lambda: {f"image{k:04d}.jpg": jpeg(k) for k in (3, 1, 2)})
+    """Files of the zip in the order they are written: not that of their numbers."""
+    raw: np.ndarray | None = field(
+        default_factory=lambda: np.array([[[1, 0, 2], [5, NAN, NAN], [0, 1, NAN]], [[4, 4, 4], [0, NAN, NAN], [2, 3, NAN]]])
+    )
+    mean: np.ndarray | None = field(default_factory=lambda: np.array([[1.0, 5.0, 0.5], [4.0, 0.0, 2.5]]))
+
+    @property
+    def root(self) -> Path:
+        return self.data / self.inside
+
+    @property
+    def zip(self) -> Path:
+        return self.root / "images" / f"images_{self.session}.zip"
+
+    @property
+    def raw_file(self) -> Path:
+        return self.root / "responses_raw" / f"responses_{self.session}.npy"
+
+    @property
+    def mean_file(self) -> Path:
+        return self.root / "responses_repeat_averaged" / f"responses_{self.session}.npy"
+
+    def write(self) -> "Source":
+        for file in (self.zip, self.raw_file, self.mean_file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        with ZipFile(self.zip, "w", ZIP_DEFLATED) as zipped:
+            for name, content in self.members.items():
+                zipped.writestr(name, content)
+        for file, values in ((self.raw_file, self.raw), (self.mean_file, self.mean)):
+            if values is not None:
+                np.save(file, values, allow_pickle=values.dtype.hasobject)
+        return self
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    return Source(tmp_path / "data")
+
+
+@pytest.fixture
+def make_jpeg():
+    return jpeg
