@@ -1,6 +1,8 @@
+import re
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,3 +151,14 @@ def test_what_is_no_yaml_is_refused_in_one_line(tmp_path, content):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(NwbCompactError, match="No such file"):
         read_metadata(tmp_path / "none.yaml")
+
+
+def test_the_example_and_the_keys_of_the_documentation_are_those_that_are_read(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "convert_cowley_v4.md").read_text(encoding="utf-8")
+    after = text[text.index("## Adding what you know") :]
+    example = "\n".join(line[4:] for line in after.splitlines() if line.startswith("    "))
+    assert read_metadata(written(tmp_path, example)).subject.age == "P8Y"
+    (keys,) = re.findall(r"Keys of\s+`subject`: `([^`]+)`.*`session`: `([^`]+)`", after, re.S)
+    subject_keys, session_keys = (set(names.split()) for names in keys)
+    assert subject_keys == set(SubjectFacts.model_fields)
+    assert session_keys == set(SessionFacts.model_fields)
