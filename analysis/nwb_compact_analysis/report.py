@@ -1,0 +1,227 @@
+"""A run and its session become a folder: figures as PNG and one page, `index.html`, that holds them all."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nwb_compact.errors import NwbCompactError
+from nwb_compact.results import Results
+from nwb_compact.session import Session
+from nwb_compact_analysis import figures, unit_figures
+from nwb_compact_analysis.measured import measured_means
+from nwb_compact_analysis.page import Picture, Section, render_page
+from nwb_compact_analysis.style import COLUMN_IN, PAGE_IN, chunks, styled
+
+PAGE = "index.html"
+DOTS_PER_INCH = 150
+UNITS_A_FIGURE = {"scores": 45, "filters": 30, "fits": 25, "images": 8}
+"""What fits on a printed page with 7 pt text."""
+_FITS_A_ROW, _FIT_IN = 5, 1.6
+
+
+def write_report(results: Results, session: Session, source: str, folder: Path, *, overwrite: bool = False) -> Path:
+    """Draw all figures, write them and the page into `folder`, and give back the path of the page.
+
+    Everything is drawn before the first file is written, so a failure leaves an older report as it was.
+
+    Parameters
+    ----------
+    results
+        The run to show.
+    session
+        The session it belongs to; its images may lie on disk.
+    source
+        The session file as the user named it.
+    folder
+        Made if it is missing.
+    overwrite
+        Replace the report that is in `folder`; other files there are left alone.
+
+    Raises
+    ------
+    NwbCompactError
+        If `folder` holds something and `overwrite` is not given, or run and session do not belong together.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from nwb_compact.results import example_results
+    >>> from nwb_compact.session import example_session
+    >>> session = example_session()
+    >>> with TemporaryDirectory() as folder:
+    ...     page = write_report(example_results(session), session, "session.nwb", Path(folder) / "report")
+    ...     page.name, len(list(page.parent.glob("figure_*.png")))
+    ('index.html', 7)
+    """
+    check_folder(folder, overwrite)
+    sections = draw_sections(results, session)
+    html = render_page(results, session, source, sections)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("figure_*.png"):
+        old.unlink()
+    for picture in (picture for section in sections for picture in section.pictures):
+        (folder / picture.file_name).write_bytes(picture.png)
+    page = folder / PAGE
+    page.write_text(html, encoding="utf-8")
+    return page
+
+
+def check_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that a report would overwrite unasked; called before anything is drawn.
+
+    Raises
+    ------
+    NwbCompactError
+        If `folder` is a file, or is not empty and `overwrite` is not given.
+
+    Examples
+    --------
+    >>> check_folder(Path("no/such/folder"), overwrite=False)
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NwbCompactError(folder, found="a file", expected="a folder", next_step="name another folder with -o")
+    if not overwrite and folder.is_dir() and (n := sum(1 for _ in folder.iterdir())):
+        found = f"a folder with {n} file{'s' if n > 1 else ''} in it"
+        next_step = "name another with -o, or add --overwrite"
+        raise NwbCompactError(folder, found=found, expected="an empty or a new folder", next_step=next_step)
+
+
+def draw_sections(results: Results, session: Session) -> list[Section]:
+    """All figures with their captions, in the order of the page; at most 9 in high, so that each prints on one sheet.
+
+    Examples
+    --------
+    >>> from nwb_compact.results import example_results
+    >>> from nwb_compact.session import example_session
+    >>> session = example_session()
+    >>> [len(section.pictures) for section in draw_sections(example_results(session), session)]
+    [2, 1, 1, 1, 1, 1]
+    """
+    measured = measured_means(session, results)
+    order = [int(unit) for unit in figures.order_by_accuracy(results)]
+    return [
+        _accuracy(results),
+        _scores_by_unit(results, order),
+        _consolidation(results),
+        _fits(results, measured, order),
+        _filters(results, order),
+        _best_and_worst(results, session, measured, order),
+    ]
+
+
+def _accuracy(results: Results) -> Section:
+    text = (
+        "First: a point below the dashed line is a unit whose student lost accuracy against its teacher. Second: what that saves "
+        "in parameters; small marks are units, large marks medians."
+    )
+    drawn = (
+        ("figure_1_teacher_against_student.png", "Student r² against teacher r², one point a unit.", figures.plot_teacher_against_student),
+        ("figure_2_accuracy_against_parameters.png", "r² against the number of parameters.", figures.plot_accuracy_against_parameters),
+    )
+    return Section("Accuracy and size", text, tuple(_picture(name, alt, partial(plot, results), 3.6) for name, alt, plot in drawn))
+
+
+def _scores_by_unit(results: Results, order: Sequence[int]) -> Section:
+    corrected = np.isfinite(results.scores["student_r2_er"])
+    text = "Noise-corrected r² of each unit, best first, with the student's 90 % interval. An arrow head marks a value beyond the axis."
+    if not corrected.any():
+        reason = next((reason for reason in results.reason if reason), "no reason is stored")
+        text = f"r² of each unit, best first. Noise-corrected r² and its interval cannot be shown for any unit: {reason}."
+    elif not corrected.all():
+        text += f" {(~corrected).sum()} of {len(corrected)} units have no such score and stand last, with the reason."
+    pictures = [
+        _picture(name, f"r² of {len(part)} units.", partial(figures.plot_scores_by_unit, results, part), 0.9 + figures.ROW_IN * len(part))
+        for name, part in _parts("figure_3_scores_by_unit", order, UNITS_A_FIGURE["scores"])
+    ]
+    return Section("Every unit", text, tuple(pictures))
+
+
+def _consolidation(results: Results) -> Section:
+    text = (
+        "How many spatial filters each student kept in its five layers after pruning. The study found many in the first layers and few "
+        "after the third (consolidation); what is seen here also depends on the sizes the fit started from, see the provenance."
+    )
+    plot = partial(figures.plot_filters_per_layer, results)
+    picture = _picture("figure_4_filters_per_layer.png", "Filters kept in each layer, a line a unit.", plot, 3.0)
+    return Section("Filters kept in each layer", text, (picture,))
+
+
+def _fits(results: Results, measured: Float[np.ndarray, "image unit"], order: Sequence[int]) -> Section:
+    text = (
+        "The student's prediction against the repeat average, a point a scored image, in spikes in the counting window. Each unit has its "
+        "own scale, the same on both axes; on the dashed line both agree. Best unit first; r² and noise-corrected r² (corr.) stand above."
+    )
+    parts = _parts("figure_5_predicted_against_measured", order, UNITS_A_FIGURE["fits"])
+    return Section("Predicted against measured", text, tuple(_fits_picture(name, results, measured, part) for name, part in parts))
+
+
+@styled
+def _fits_picture(name: str, results: Results, measured: Float[np.ndarray, "image unit"], units: Sequence[int]) -> Picture:
+    columns = min(_FITS_A_ROW, len(units))
+    rows = -(-len(units) // columns)
+    size_in = (max(PAGE_IN * columns / _FITS_A_ROW, 1.9), _FIT_IN * rows + 0.3)
+    figure = Figure(figsize=size_in, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, unit in zip(axes, units, strict=False):
+        unit_figures.plot_predicted_against_measured(results, measured, unit, ax).set(xlabel="", ylabel="")
+    for ax in axes[len(units) :]:
+        ax.set_axis_off()
+    figure.supxlabel("predicted, spikes", fontsize=7.5)
+    figure.supylabel("measured, spikes", fontsize=7.5)
+    return _saved(name, f"Predicted against measured responses of {len(units)} units.", figure)
+
+
+def _filters(results: Results, order: Sequence[int]) -> Section:
+    text = (
+        f"The 5 × 5 colour filters of each student's first layer, largest norm first, at most {unit_figures.LARGEST_FILTERS} of them; the "
+        "number at the end of a row says how many there are. Each is scaled by its own largest weight: grey is zero, brighter is positive, "
+        "darker is negative in that colour. Best unit first."
+    )
+    pictures = []
+    for name, part in _parts("figure_6_first_layer_filters", order, UNITS_A_FIGURE["filters"]):
+        plot = partial(unit_figures.plot_first_layer_filters, results, part)
+        alt = f"First-layer filters of {len(part)} units."
+        pictures.append(_picture(name, alt, plot, unit_figures.filters_height_in(len(part)), PAGE_IN))
+    return Section("Filters of the first layer", text, tuple(pictures))
+
+
+def _best_and_worst(results: Results, session: Session, measured: Float[np.ndarray, "image unit"], order: Sequence[int]) -> Section:
+    heading = "Best and worst images"
+    if session.images.pixels is None:
+        return Section(heading, "The file keeps only the hashes of its images, not their pixels, so there are no pictures to show.")
+    text = (
+        "Among all images of the session, those for which each student predicts the strongest (left) and the weakest (right) response. "
+        "Below each: predicted | measured, spikes in the counting window; an asterisk marks images that no model was fitted on. "
+        "Best unit first."
+    )
+    pictures = []
+    for name, part in _parts("figure_7_best_and_worst_images", order, UNITS_A_FIGURE["images"]):
+        plot = partial(unit_figures.plot_best_and_worst_images, results, session.images.pixels, measured, part)
+        alt = f"Images with the strongest and the weakest predicted response of {len(part)} units."
+        pictures.append(_picture(name, alt, plot, unit_figures.images_height_in(len(part)), PAGE_IN))
+    return Section(heading, text, tuple(pictures))
+
+
+def _parts(stem: str, order: Sequence[int], most: int) -> list[tuple[str, tuple[int, ...]]]:
+    parts = chunks(order, most)
+    return [(f"{stem}.png" if len(parts) == 1 else f"{stem}_{k}.png", part) for k, part in enumerate(parts, 1)]
+
+
+@styled
+def _picture(name: str, alt: str, plot: Callable[[Axes], Axes], height_in: float, width_in: float = COLUMN_IN) -> Picture:
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    plot(figure.subplots())
+    return _saved(name, alt, figure)
+
+
+def _saved(name: str, alt: str, figure: Figure) -> Picture:
+    png = BytesIO()
+    figure.savefig(png, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})  # no version inside: same run, same bytes
+    width, height = figure.get_size_inches()
+    return Picture(name, png.getvalue(), alt, (float(width), float(height)))

@@ -1,0 +1,110 @@
+from base64 import b64decode
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from nwb_compact_analysis.page import Picture, Section, headline, render_page
+
+VOID = {"meta", "img"}
+
+
+class Reader(HTMLParser):
+    """Tags in balance, every attribute and every text."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+HOSTILE = "<script>alert('1')</script>&\"quoted\""
+
+
+@pytest.fixture
+def hostile(make_fit):
+    results, session = make_fit(2, names=(HOSTILE, "plain"), nan_units=(0,))
+    results = replace(results, run_id=HOSTILE, reason=(HOSTILE, ""), provenance={HOSTILE: HOSTILE, "preset": HOSTILE, "seed": HOSTILE})
+    about = replace(session.about, session_id=HOSTILE, session_description=HOSTILE, related_publications=(HOSTILE,))
+    picture = Picture("figure.png", b"\x89PNG", HOSTILE, (3.4, 3.0))
+    return results, replace(session, about=about), HOSTILE, [Section(HOSTILE, HOSTILE, (picture,))]
+
+
+def test_words_of_the_file_stay_words(hostile):
+    page = Reader(render_page(*hostile))
+    assert "script" not in page.tags
+    assert not [attribute for attribute in page.attributes if attribute[1].startswith("on")]
+    assert sum(HOSTILE in text for text in page.text) >= 8
+
+
+def test_the_page_loads_nothing(hostile):
+    page = Reader(render_page(*hostile))
+    assert not set(page.tags) & {"link", "iframe", "object", "base", "form", "a"}
+    assert all(value.startswith("data:image/png;base64,") for _, name, value in page.attributes if name in ("src", "href", "srcset"))
+    assert ("meta", "content", "default-src 'none'; img-src data:; style-src 'unsafe-inline'") in page.attributes
+
+
+def test_pictures_are_inside_with_their_words_and_size(hostile):
+    page = Reader(render_page(*hostile))
+    image = {name: value for tag, name, value in page.attributes if tag == "img"}
+    assert b64decode(image["src"].split(",")[1]) == b"\x89PNG"
+    assert (image["alt"], image["width"], image["height"]) == (HOSTILE, "326", "288")
+
+
+def test_headline_is_the_median_of_the_units_that_have_a_score(make_fit):
+    results, _ = make_fit(3, 10)
+    results.scores["student_r2"][:] = [0.2, np.nan, 0.4]
+    results.scores["teacher_r2"][:] = [0.3, 0.5, 0.7]
+    assert headline(results) == "On 5 scored images the students predict 2 of 3 units with a median r² of 0.30; the teacher reaches 0.50."
+
+
+def test_every_unit_has_a_row_with_its_numbers(make_fit):
+    results, session = make_fit(5, nan_units=(2,))
+    page = Reader(render_page(results, session, "a.nwb", []))
+    for unit, name in enumerate(results.unit_name):
+        at = page.text.index(name)
+        assert page.text[at + 1] == f"{results.scores['teacher_r2'][unit]:.2f}"
+        corrected = page.text[at + 4]
+        assert corrected == "–" if unit == 2 else corrected.startswith(f"{results.scores['student_r2_er'][unit]:.2f} [")
+
+
+@pytest.mark.parametrize(
+    ("fit", "said"),
+    [
+        ({"nan_units": (1,)}, "Some scores of 1 of 3 units (unit-2) are missing: repeat averages only: noise cannot be told from signal."),
+        ({"averages_only": True}, "Some scores of all 3 units are missing: repeat averages only: noise cannot be told from signal."),
+    ],
+)
+def test_missing_scores_are_explained_once(fit, said, make_fit):
+    results, session = make_fit(3, **fit)
+    assert Reader(render_page(results, session, "a.nwb", [])).text.count(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("provenance", "command"),
+    [
+        ({"preset": "quick", "seed": "3"}, "nwb-compact fit 'my session.nwb' --preset quick --seed 3"),
+        ({"command": "nwb-compact fit a.nwb --train b.nwb"}, "nwb-compact fit a.nwb --train b.nwb"),
+    ],
+)
+def test_the_commands_that_reproduce_the_numbers_can_be_pasted(provenance, command, make_fit):
+    results, session = make_fit(2)
+    text = "".join(Reader(render_page(replace(results, provenance=provenance), session, "my session.nwb", [])).text)
+    assert f"{command}\nnwb-compact report 'my session.nwb' --run made-up-1" in text

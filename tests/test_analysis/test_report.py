@@ -1,0 +1,92 @@
+from io import BytesIO
+
+import pytest
+from PIL import Image
+
+from nwb_compact.errors import NwbCompactError
+from nwb_compact_analysis.report import DOTS_PER_INCH, UNITS_A_FIGURE, draw_sections, write_report
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+FIGURES = [
+    "figure_1_teacher_against_student.png",
+    "figure_2_accuracy_against_parameters.png",
+    "figure_3_scores_by_unit.png",
+    "figure_4_filters_per_layer.png",
+    "figure_5_predicted_against_measured.png",
+    "figure_6_first_layer_filters.png",
+    "figure_7_best_and_worst_images.png",
+]
+
+
+def test_the_folder_holds_the_figures_and_the_page_that_holds_them(make_fit, tmp_path):
+    page = write_report(*make_fit(3), "a.nwb", tmp_path / "made" / "here")
+    assert page == tmp_path / "made" / "here" / "index.html"
+    assert names(page.parent) == [*FIGURES, "index.html"]
+    html = page.read_text(encoding="utf-8")
+    assert html.count("<img ") == len(FIGURES)
+    for name in FIGURES:
+        assert name in html
+        Image.open(page.parent / name).verify()
+
+
+def test_without_pixels_there_is_a_note_in_place_of_pictures(make_fit, tmp_path):
+    page = write_report(*make_fit(3, pixels=False), "a.nwb", tmp_path)
+    assert names(tmp_path) == [*FIGURES[:-1], "index.html"]
+    assert "keeps only the hashes of its images" in page.read_text(encoding="utf-8")
+
+
+def test_many_units_are_spread_over_figures_and_none_is_lost(make_fit):
+    n = UNITS_A_FIGURE["images"] + 1
+    sections = draw_sections(*make_fit(n, 24))
+    assert [picture.file_name for picture in sections[-1].pictures] == [
+        "figure_7_best_and_worst_images_1.png",
+        "figure_7_best_and_worst_images_2.png",
+    ]
+
+
+@pytest.mark.parametrize("fit", [{"n_units": 1}, {"n_units": 2, "averages_only": True}, {"n_units": 3, "grey": True, "n_images": 7}])
+def test_small_grey_and_average_only_sessions_are_drawn_at_print_size(fit, make_fit):
+    for section in draw_sections(*make_fit(**fit)):
+        for picture in section.pictures:
+            drawn = Image.open(BytesIO(picture.png)).size
+            assert drawn == pytest.approx([DOTS_PER_INCH * size for size in picture.size_in], abs=1)
+            assert picture.size_in[0] <= 7
+            assert picture.size_in[1] <= 9.5
+
+
+def test_names_that_a_font_or_mathtext_would_trip_over_are_drawn(make_fit):
+    sections = draw_sections(*make_fit(3, names=("$a_{", "单元\n1", "a very long name " * 9)))
+    assert len(sections) == 6
+
+
+def test_the_same_run_gives_the_same_bytes(make_fit, tmp_path):
+    one, two = (write_report(*make_fit(2), "a.nwb", tmp_path / name) for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_folder_in_use_is_refused_and_left_alone(make_fit, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(NwbCompactError) as caught:
+        write_report(*make_fit(2), "a.nwb", tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: found a folder with 1 file in it, expected an empty or a new folder. Next: name another with -o, or add --overwrite"
+    )
+    assert names(tmp_path) == ["notes.txt"]
+
+
+def test_overwriting_replaces_the_report_and_nothing_else(make_fit, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "figure_7_best_and_worst_images_12.png").write_text("of an older, larger report")
+    write_report(*make_fit(2), "a.nwb", tmp_path, overwrite=True)
+    assert names(tmp_path) == [*FIGURES, "index.html", "notes.txt"]
+
+
+def test_a_file_in_place_of_the_folder_is_refused(make_fit, tmp_path):
+    (tmp_path / "report").write_text("a file")
+    with pytest.raises(NwbCompactError) as caught:
+        write_report(*make_fit(2), "a.nwb", tmp_path / "report", overwrite=True)
+    assert str(caught.value) == f"{tmp_path / 'report'}: found a file, expected a folder. Next: name another folder with -o"
