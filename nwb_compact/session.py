@@ -66,8 +66,8 @@ class Units:
     """The recorded neurons."""
 
     name: tuple[str, ...]
-    spike_times_s: tuple[Float[np.ndarray, "spike"], ...] | None = None
-    """One ascending array a unit; None for all of them when the source kept only counts."""
+    spike_times_s: tuple[Float[np.ndarray, "_"], ...] | None = None
+    """One ascending array a unit (of its own length, hence no axis name); None for all of them when the source kept only counts."""
     obs_interval_s: tuple[float, float] | None = None
     """When the recording ran; None unless the source says so."""
 
