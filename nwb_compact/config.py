@@ -17,7 +17,7 @@ from nwb_compact.errors import NwbCompactError, nearest
 class Stage(BaseModel):
     """Base of all stages: immutable, no unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
 
 class Split(Stage):
