@@ -42,10 +42,10 @@ def choose_run(runs: Sequence[Results], run_id: str | None, file: Path) -> Resul
     Examples
     --------
     >>> from nwb_compact.results import example_results
-    >>> choose_run([example_results()], "exmaple", Path("a.nwb"))
+    >>> choose_run([example_results()], "examples", Path("a.nwb"))
     Traceback (most recent call last):
     ...
-    nwb_compact.errors.NwbCompactError: a.nwb: found no run 'exmaple', expected one of its 1 run. Next: did you mean 'example'?
+    nwb_compact.errors.NwbCompactError: a.nwb: found no run 'examples', expected one of its 1 run. Next: did you mean 'example'?
     """
     if not runs:
         raise NwbCompactError(file, found="no fitted run", expected="at least one", next_step=f"run 'nwb-compact fit {file}' first")
