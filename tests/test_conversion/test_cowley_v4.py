@@ -97,9 +97,10 @@ def test_an_unknown_session_lists_those_that_are_there(source):
     )
 
 
-def test_a_session_id_that_is_no_date_is_refused(source):
-    source = replace(source, session="251301").write()
-    assert refused(source).startswith(f"{source.zip}: found session id '251301', expected a date as YYMMDD. Next: ")
+@pytest.mark.parametrize("session", ["251301", "25101", "monday"])
+def test_a_session_id_that_is_no_date_is_refused(source, session):
+    source = replace(source, session=session).write()
+    assert refused(source).startswith(f"{source.zip}: found session id '{session}', expected a date as YYMMDD. Next: ")
 
 
 def test_missing_images_are_named(source):
