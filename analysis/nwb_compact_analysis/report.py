@@ -166,7 +166,7 @@ def _fits_picture(name: str, results: Results, measured: Float[np.ndarray, "imag
     columns = min(_FITS_A_ROW, len(units))
     rows = -(-len(units) // columns)
     size_in = (max(PAGE_IN * columns / _FITS_A_ROW, 1.9), _FIT_IN * rows + 0.3)
-    figure = Figure(figsize=size_in, layout="constrained")
+    figure = Figure(figsize=size_in, dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, unit in zip(axes, units, strict=False):
         unit_figures.plot_predicted_against_measured(results, measured, unit, ax).set(xlabel="", ylabel="")
@@ -215,13 +215,14 @@ def _parts(stem: str, order: Sequence[int], most: int) -> list[tuple[str, tuple[
 
 @styled
 def _picture(name: str, alt: str, plot: Callable[[Axes], Axes], height_in: float, width_in: float = COLUMN_IN) -> Picture:
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    figure = Figure(figsize=(width_in, height_in), dpi=DOTS_PER_INCH, layout="constrained")
     plot(figure.subplots())
     return _saved(name, alt, figure)
 
 
 def _saved(name: str, alt: str, figure: Figure) -> Picture:
     png = BytesIO()
-    figure.savefig(png, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})  # no version inside: same run, same bytes
+    figure.draw_without_rendering()  # pictures keep their aspect, and the first layout does not know yet what that leaves for the names
+    figure.savefig(png, format="png", metadata={"Software": None})  # no version inside: same run, same bytes
     width, height = figure.get_size_inches()
     return Picture(name, png.getvalue(), alt, (float(width), float(height)))

@@ -1,5 +1,6 @@
 from io import BytesIO
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -61,6 +62,16 @@ def test_small_grey_and_average_only_sessions_are_drawn_at_print_size(fit, make_
 def test_names_that_a_font_or_mathtext_would_trip_over_are_drawn(make_fit):
     sections = draw_sections(*make_fit(3, names=("$a_{", "单元\n1", "a very long name " * 9)))
     assert len(sections) == 6
+
+
+@pytest.mark.parametrize("n_units", [1, 30])
+def test_nothing_is_cut_at_the_edge_of_a_figure(n_units, make_fit):
+    names = tuple(f"WE-190923-array-{unit % 3}-electrode-{unit:03d}-unit" for unit in range(n_units))
+    for section in draw_sections(*make_fit(n_units, 24, names=names, nan_units=(0,) if n_units > 1 else ())):
+        for picture in section.pictures:
+            ink = np.asarray(Image.open(BytesIO(picture.png)).convert("L")) < 250
+            touching = [edge.any() for edge in (ink[0], ink[-1], ink[:, 0], ink[:, -1])]
+            assert touching == [False] * 4, picture.file_name
 
 
 def test_the_same_run_gives_the_same_bytes(make_fit, tmp_path):
