@@ -179,7 +179,7 @@ def _not_hdf5(file_path: Path, error: OSError) -> NwbCompactError:
         return NwbCompactError(file_path, found="a folder", expected=expected, next_step="name a file in it")
     if isinstance(error, PermissionError) or "Permission denied" in str(error):
         return NwbCompactError(file_path, found="no permission to read it", expected=expected, next_step="change its permissions")
-    if "lock" in str(error):
+    if "unable to lock file" in str(error):
         return NwbCompactError(file_path, found="a file that another program is writing", expected=expected, next_step="close that program")
     found = f"a file that is damaged or not HDF5 ({one_line(error)})"
     return NwbCompactError(file_path, found=found, expected=expected, next_step="convert or copy it again")
