@@ -1,0 +1,348 @@
+"""The results of a fit as one processing module of the session's own file: the one writer and the one reader, side by side.
+
+Core NWB types only, few large tables, no torch. A run is added to the file as a whole or not at all (see `safe_write`).
+"""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from hdmf.common import DynamicTable, VectorData
+from pynwb import NWBHDF5IO, NWBFile, ProcessingModule
+from pynwb.ecephys import LFP, ElectricalSeries, FilteredEphys
+
+from nwb_compact import contract as c
+from nwb_compact.errors import NwbCompactError, nearest
+from nwb_compact.nwb_io import column, numbers, open_hdf5, opened, ragged, ragged_rows, region, smallest_unsigned, strings, table
+from nwb_compact.results import SCORE_COLUMNS, Results, StudentWeights
+from nwb_compact.safe_write import replaced_safely
+
+N_PREFERRED = 10
+"""Images a unit whose indices are kept as the ones its student answers most and least."""
+FIRST_KERNEL = "layer1.kernel"
+
+
+def write_results(results: Results, file_path: Path, *, output: Path | None = None, replace: bool = False) -> Path:
+    """Add the results of a fit to the file of the session that was fitted.
+
+    Parameters
+    ----------
+    results
+        About units and images of that session, the images in its order.
+    file_path
+        The session file; changed in place and safely unless `output` is given.
+    output
+        A new, self-contained file instead: the session and the results without the raw voltage. `file_path` is only read.
+    replace
+        Take the place of a run of the same id (its room in the file is freed) and, with `output`, of a file there.
+
+    Returns
+    -------
+    Path
+        The file that holds the results.
+
+    Raises
+    ------
+    NwbCompactError
+        If the run is in the file already, the results are about other units or images, or the file cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from nwb_compact.nwb_session import write_session
+    >>> from nwb_compact.results import example_results
+    >>> from nwb_compact.session import example_session
+    >>> file_path = Path(mkdtemp()) / "session.nwb"
+    >>> write_session(example_session(), file_path)
+    >>> written = write_results(example_results(example_session()), file_path)
+    >>> [results.run_id for results in read_results(written)]
+    ['example']
+    """
+    _require_new_output(output, file_path, replace)
+    with replaced_safely(output or file_path, source=file_path) as temporary:
+        is_there = results.run_id in run_ids(file_path, locking=False)
+        _require_names(results.run_id, is_there and not replace, file_path)
+        if output is None and not is_there:
+            shutil.copyfile(file_path, temporary)
+        else:
+            _export(file_path, temporary, without_run=results.run_id, without_voltage=output is not None)
+        with NWBHDF5IO(temporary, "a") as io:
+            nwbfile = io.read()
+            _add_run(results, nwbfile, file_path)
+            io.write(nwbfile)
+    return output or file_path
+
+
+def read_results(file_path: Path, run_id: str | None = None) -> tuple[Results, ...]:
+    """The runs of a file, oldest first, or the one that is named; all in memory.
+
+    Raises
+    ------
+    NwbCompactError
+        If the file cannot be read, has no run of that id, or holds one that a later version of this program wrote.
+    """
+    with opened(file_path) as file:
+        modules = _run_modules(file.nwbfile)
+        if run_id is not None and run_id not in modules:
+            next_step = nearest(run_id, list(modules)) if modules else "fit the file first: nwb-compact fit"
+            raise NwbCompactError(file_path, found=f"no run '{run_id}'", expected="a run of this file", next_step=next_step)
+        runs = [_read_run(one, module, file_path) for one, module in modules.items() if run_id in (None, one)]
+    return tuple(results for _, results in sorted(runs, key=lambda numbered: numbered[0]))
+
+
+def run_ids(file_path: Path, *, locking: bool = True) -> tuple[str, ...]:
+    """Names of the runs of a file, in no order, without reading them."""
+    with opened(file_path, locking=locking) as file:
+        return tuple(_run_modules(file.nwbfile))
+
+
+# Writing --------------------------------------------------------------------------------------------------------------
+
+
+def _require_new_output(output: Path | None, file_path: Path, replace: bool) -> None:
+    if output is None:
+        return
+    if output.resolve() == file_path.resolve():
+        next_step = "leave out --output to write in place"
+        raise NwbCompactError(output, found="the session file itself", expected="a new file", next_step=next_step)
+    if output.exists() and not replace:
+        raise NwbCompactError(output, found="a file", expected="none yet", next_step="choose another name or give --replace")
+
+
+def _require_names(run_id: str, is_taken: bool, file_path: Path) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9-]+", run_id):
+        next_step = "choose another run id"
+        raise NwbCompactError("run id", found=f"'{run_id}'", expected="letters, digits and dashes", next_step=next_step)
+    if is_taken:
+        found, next_step = f"a run '{run_id}'", "choose another run id or give --replace"
+        raise NwbCompactError(file_path, found=found, expected="none of this id yet", next_step=next_step)
+
+
+def _export(source: Path, target: Path, *, without_run: str, without_voltage: bool) -> None:
+    """Copy a file object by object, leaving some out; unlike deletion in place this frees their room."""
+    with opened(source, locking=False) as file:
+        nwbfile = file.nwbfile
+        if without_run in _run_modules(nwbfile):
+            nwbfile.processing.pop(c.RUN_PREFIX + without_run)
+        voltage = [name for name, held in nwbfile.acquisition.items() if isinstance(held, ElectricalSeries | LFP | FilteredEphys)]
+        for name in voltage if without_voltage else ():
+            nwbfile.acquisition.pop(name)
+        nwbfile.set_modified()
+        with NWBHDF5IO(target, "w") as io:
+            io.export(src_io=file.io, nwbfile=nwbfile, write_args={"link_data": False})
+    if without_voltage:
+        _require_self_contained(target, source)
+
+
+def _require_self_contained(target: Path, source: Path) -> None:
+    """DANDI refuses files that link to others."""
+    links: list[str] = []
+    with open_hdf5(target) as hdf5:
+        hdf5.visititems_links(lambda name, link: links.append(name) if isinstance(link, h5py.ExternalLink) else None)
+    if links:
+        found, expected = f"links to other files ({', '.join(links[:3])})", "data in the file itself"
+        raise NwbCompactError(source, found=found, expected=expected, next_step="leave out --output to write in place")
+
+
+def _add_run(results: Results, nwbfile: NWBFile, where: Path) -> None:
+    session_units = _session_units(nwbfile, where)
+    rows = _rows_of_units(results.unit_name, session_units, where)
+    _require_same_images(results, nwbfile, where)
+    number = 1 + max((_run_number(module, f"{where}: {module.name}") for module in _run_modules(nwbfile).values()), default=0)
+    module = nwbfile.create_processing_module(c.RUN_PREFIX + results.run_id, f"models of every unit, run {results.run_id} of nwb-compact")
+    units = _unit_table(results, rows, session_units)
+    for part in (
+        units,
+        _score_table(results),
+        _prediction_table(results),
+        _parameter_table(results, units),
+        *_filter_tables(results, units),
+        _preferred_table(results, units),
+        _provenance_table(results, number),
+    ):
+        module.add(part)
+
+
+def _session_units(nwbfile: NWBFile, where: Path) -> DynamicTable:
+    if nwbfile.units is not None:
+        return nwbfile.units
+    if c.ECEPHYS in nwbfile.processing and c.NEURONS in nwbfile.processing[c.ECEPHYS].data_interfaces:
+        return nwbfile.processing[c.ECEPHYS][c.NEURONS]
+    found, next_step = f"neither units nor {c.NEURONS}", "write results into the file of the session that was fitted"
+    raise NwbCompactError(where, found=found, expected="a table of units", next_step=next_step)
+
+
+def _rows_of_units(unit_name: tuple[str, ...], units: DynamicTable, where: Path) -> np.ndarray:
+    names = strings(units, c.UNIT_NAME, where)
+    unknown = [name for name in unit_name if names.count(name) != 1]
+    if unknown:
+        found, expected = f"{len(unknown)} fitted unit(s) such as '{unknown[0]}'", "units that the file names exactly once"
+        next_step = "write results into the file of the session that was fitted"
+        raise NwbCompactError(where, found=found, expected=expected, next_step=next_step)
+    return np.array([names.index(name) for name in unit_name])
+
+
+def _require_same_images(results: Results, nwbfile: NWBFile, where: Path) -> None:
+    rows = nwbfile.stimulus.get(c.IMAGE_TABLE)
+    if rows is None or strings(rows, c.SHA256, where) != results.image_sha256:
+        found, expected = "results about other images", "the images of this file in its order"
+        next_step = "write results into the file of the session that was fitted"
+        raise NwbCompactError(where, found=found, expected=expected, next_step=next_step)
+
+
+def _unit_table(results: Results, rows: np.ndarray, session_units: DynamicTable) -> DynamicTable:
+    return table(
+        c.RUN_UNITS,
+        "the fitted units; row j is unit j in every table of this module",
+        len(results.unit_name),
+        region(c.UNIT, "the unit among those of the session", rows, session_units),
+        column(c.UNIT_NAME, "its name", results.unit_name),
+        column(c.UNIT_REASON, "why a score of this unit is NaN, empty when none is", results.reason),
+        column(c.FILTERS_PER_LAYER, "spatial filters that each layer of the student keeps", results.filters_per_layer),
+    )
+
+
+def _score_table(results: Results) -> DynamicTable:
+    columns = [column(name, SCORE_COLUMNS[name], values) for name, values in results.scores.items()]
+    description = f"one row a row of {c.RUN_UNITS}; NaN where a score cannot be computed, {c.UNIT_REASON} there says why"
+    return table(c.RUN_SCORES, description, len(results.unit_name), *columns)
+
+
+def _prediction_table(results: Results) -> DynamicTable:
+    n_images = len(results.image_sha256)
+    width = f"one column a row of {c.RUN_UNITS}"
+    return table(
+        c.RUN_PREDICTIONS,
+        "expected response (spikes in the counting window) to every image of the session",
+        n_images,
+        column(c.IMAGE_INDEX, f"row in {c.IMAGE_TABLE}, from 0", smallest_unsigned(np.arange(n_images))),
+        column(c.SHA256, "identity of the image", results.image_sha256),
+        column(c.SIDE, "what the image served for: fit, validation, scored or unused", results.side),
+        column(c.TEACHER, f"prediction of the teacher, {width}", results.teacher_prediction),
+        column(c.STUDENT, f"prediction of the compact students, {width}", results.student_prediction),
+    )
+
+
+def _parameter_table(results: Results, units: DynamicTable) -> DynamicTable:
+    arrays = [(unit, name, array) for unit, student in enumerate(results.students) for name, array in student.arrays.items()]
+    owners = np.array([unit for unit, _, _ in arrays], int)
+    return table(
+        c.RUN_PARAMETERS,
+        "one row an array of one student: all that is needed to rebuild and run it",
+        len(arrays),
+        region(c.UNIT, "the unit", owners, units),
+        _strings_or_none(c.ARRAY_NAME, "name of the array in the student", [name for _, name, _ in arrays]),
+        *ragged(c.ARRAY_SHAPE, "shape of the array", [np.array(array.shape, int) for _, _, array in arrays], np.int32),
+        *ragged(c.ARRAY_VALUE, "the numbers, last axis fastest", [array.ravel() for _, _, array in arrays], np.float32),
+    )
+
+
+def _strings_or_none(name: str, description: str, values: list[str]) -> VectorData:
+    """A column of strings; hdmf cannot guess the type of an empty list."""
+    return column(name, description, values if values else np.empty(0, "S1"))
+
+
+def _filter_tables(results: Results, units: DynamicTable) -> list[DynamicTable]:
+    kernels = [student.arrays.get(FIRST_KERNEL, np.empty((0, 3, 5, 5), np.float32)) for student in results.students]
+    counts = [len(kernel) for kernel in kernels]
+    if not sum(counts) or len({kernel.shape[1:] for kernel in kernels}) > 1:
+        return []
+    owners = np.repeat(np.arange(len(kernels)), counts)
+    positions = np.concatenate([np.arange(count) for count in counts])
+    rows = table(
+        c.RUN_FILTERS,
+        f"first-layer filters of all students, also in {c.RUN_PARAMETERS}; one row a filter",
+        len(owners),
+        region(c.UNIT, "the unit", owners, units),
+        column(c.FILTER_INDEX, "place of the filter in its layer", positions),
+        column(c.KERNEL, "weights, (channel height width), channels red green blue", np.concatenate(kernels)),
+    )
+    return [rows]
+
+
+def _preferred_table(results: Results, units: DynamicTable) -> DynamicTable:
+    weakest = np.argsort(results.student_prediction, axis=0, kind="stable")[:N_PREFERRED].T
+    return table(
+        c.RUN_PREFERRED,
+        f"rows of {c.IMAGE_TABLE} that each student answers most and least, also derived from {c.RUN_PREDICTIONS}",
+        len(results.unit_name),
+        region(c.UNIT, "the unit", np.arange(len(results.unit_name)), units),
+        column(c.BEST, "images answered most, strongest first", smallest_unsigned(results.preferred_images(N_PREFERRED))),
+        column(c.WORST, "images answered least, weakest first", smallest_unsigned(weakest)),
+    )
+
+
+def _provenance_table(results: Results, number: int) -> DynamicTable:
+    rows = {c.CONTRACT_VERSION_KEY: c.CONTRACT_VERSION, c.RUN_NUMBER_KEY: str(number)}
+    rows |= {key: value for key, value in results.provenance.items() if key not in rows}
+    keys = column(c.KEY, "what it says", list(rows))
+    return table(c.RUN_PROVENANCE, "everything that made the numbers", len(rows), keys, column(c.VALUE, "the value", list(rows.values())))
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def _run_modules(nwbfile: NWBFile) -> dict[str, ProcessingModule]:
+    return {name.removeprefix(c.RUN_PREFIX): held for name, held in nwbfile.processing.items() if name.startswith(c.RUN_PREFIX)}
+
+
+def _read_run(run_id: str, module: ProcessingModule, file_path: Path) -> tuple[int, Results]:
+    where = f"{file_path}: {c.RUN_PREFIX}{run_id}"
+    number, units = _run_number(module, where), _part(module, c.RUN_UNITS, where)
+    scores, predictions = _part(module, c.RUN_SCORES, where), _part(module, c.RUN_PREDICTIONS, where)
+    unit_name = strings(units, c.UNIT_NAME, where)
+    return number, Results(
+        run_id=run_id,
+        unit_name=unit_name,
+        scores={name: numbers(scores, name, where) for name in scores.colnames},
+        reason=strings(units, c.UNIT_REASON, where),
+        image_sha256=strings(predictions, c.SHA256, where),
+        side=strings(predictions, c.SIDE, where),
+        teacher_prediction=numbers(predictions, c.TEACHER, where),
+        student_prediction=numbers(predictions, c.STUDENT, where),
+        filters_per_layer=numbers(units, c.FILTERS_PER_LAYER, where),
+        students=_read_students(_part(module, c.RUN_PARAMETERS, where), len(unit_name), where),
+        provenance=_read_provenance(module, where),
+    )
+
+
+def _run_number(module: ProcessingModule, where: Any) -> int:
+    """Place of the run among those of the file; also stops at a contract of a later version."""
+    rows = _key_values(module, where)
+    version = rows.get(c.CONTRACT_VERSION_KEY, "")
+    if not version.isdigit() or int(version) > int(c.CONTRACT_VERSION):
+        found, expected = f"contract version '{version}'", f"at most {c.CONTRACT_VERSION}"
+        raise NwbCompactError(where, found=found, expected=expected, next_step="read it with the program that wrote it")
+    return int(rows.get(c.RUN_NUMBER_KEY, "0"))
+
+
+def _read_provenance(module: ProcessingModule, where: str) -> dict[str, str]:
+    rows = _key_values(module, where)
+    return {key: value for key, value in rows.items() if key not in (c.CONTRACT_VERSION_KEY, c.RUN_NUMBER_KEY)}
+
+
+def _key_values(module: ProcessingModule, where: Any) -> dict[str, str]:
+    rows = _part(module, c.RUN_PROVENANCE, where)
+    return dict(zip(strings(rows, c.KEY, where), strings(rows, c.VALUE, where), strict=True))
+
+
+def _part(module: ProcessingModule, name: str, where: Any) -> DynamicTable:
+    part = module.data_interfaces.get(name)
+    if not isinstance(part, DynamicTable):
+        found = f"no table {name} (there: {', '.join(sorted(module.data_interfaces)) or 'none'})"
+        raise NwbCompactError(where, found=found, expected="a whole run", next_step="fit the file again with --replace")
+    return part
+
+
+def _read_students(rows: DynamicTable, n_units: int, where: str) -> tuple[StudentWeights, ...]:
+    if not len(rows):
+        return (StudentWeights({}),) * n_units
+    arrays: list[dict[str, np.ndarray]] = [{} for _ in range(n_units)]
+    owners, names = numbers(rows, c.UNIT, where), strings(rows, c.ARRAY_NAME, where)
+    shapes, values = ragged_rows(rows, c.ARRAY_SHAPE, where), ragged_rows(rows, c.ARRAY_VALUE, where)
+    for owner, name, shape, value in zip(owners, names, shapes, values, strict=True):
+        arrays[owner][name] = value.reshape(shape)
+    return tuple(StudentWeights(one) for one in arrays)
