@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from hdmf.common import DynamicTable, VectorData
 from pynwb import NWBHDF5IO, NWBFile, ProcessingModule
@@ -16,7 +15,7 @@ from pynwb.ecephys import LFP, ElectricalSeries, FilteredEphys
 
 from nwb_compact import contract as c
 from nwb_compact.errors import NwbCompactError, nearest
-from nwb_compact.nwb_io import column, numbers, open_hdf5, opened, ragged, ragged_rows, region, smallest_unsigned, strings, table
+from nwb_compact.nwb_io import column, numbers, opened, ragged, ragged_rows, region, smallest_unsigned, strings, table
 from nwb_compact.results import SCORE_COLUMNS, Results, StudentWeights
 from nwb_compact.safe_write import replaced_safely
 
@@ -122,7 +121,7 @@ def _require_names(run_id: str, is_taken: bool, file_path: Path) -> None:
 
 
 def _export(source: Path, target: Path, *, without_run: str, without_voltage: bool) -> None:
-    """Copy a file object by object, leaving some out; unlike deletion in place this frees their room."""
+    """Copy a file object by object, leaving some out, which frees their room; what is linked from other files is copied too."""
     with opened(source, locking=False) as file:
         nwbfile = file.nwbfile
         if without_run in _run_modules(nwbfile):
@@ -133,18 +132,6 @@ def _export(source: Path, target: Path, *, without_run: str, without_voltage: bo
         nwbfile.set_modified()
         with NWBHDF5IO(target, "w") as io:
             io.export(src_io=file.io, nwbfile=nwbfile, write_args={"link_data": False})
-    if without_voltage:
-        _require_self_contained(target, source)
-
-
-def _require_self_contained(target: Path, source: Path) -> None:
-    """DANDI refuses files that link to others."""
-    links: list[str] = []
-    with open_hdf5(target) as hdf5:
-        hdf5.visititems_links(lambda name, link: links.append(name) if isinstance(link, h5py.ExternalLink) else None)
-    if links:
-        found, expected = f"links to other files ({', '.join(links[:3])})", "data in the file itself"
-        raise NwbCompactError(source, found=found, expected=expected, next_step="leave out --output to write in place")
 
 
 def _add_run(results: Results, nwbfile: NWBFile, where: Path) -> None:

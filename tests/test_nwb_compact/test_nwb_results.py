@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pynwb
 import pytest
-from pynwb import NWBHDF5IO, H5DataIO
+from pynwb import NWBHDF5IO
 
 from nwb_compact import contract as c
 from nwb_compact.errors import NwbCompactError
@@ -157,34 +157,22 @@ def test_output_does_not_overwrite_unasked(session_file: Path) -> None:
     assert run_ids(session_file) == ()
 
 
-def test_output_holds_what_the_session_only_links_to(session_file: Path) -> None:
-    with h5py.File(session_file.with_name("eyes.h5"), "w") as other:
-        other["eyes"] = np.arange(10.0)
-    with h5py.File(session_file.with_name("eyes.h5")) as other, NWBHDF5IO(session_file, "a") as io:
-        nwbfile = io.read()
-        linked = H5DataIO(other["eyes"], link_data=True)
-        nwbfile.add_acquisition(pynwb.TimeSeries(name="eye_position", data=linked, unit="deg", rate=1_000.0))
-        io.write(nwbfile)
-    with h5py.File(session_file) as file:
-        assert isinstance(file.get("acquisition/eye_position/data", getlink=True), h5py.ExternalLink)
-    output = session_file.with_name("output.nwb")
-    write_results(example_results(example_session()), session_file, output=output)
-    session_file.with_name("eyes.h5").unlink()
-    with h5py.File(output) as file:
-        assert isinstance(file.get("acquisition/eye_position/data", getlink=True), h5py.HardLink)
-        assert file["acquisition/eye_position/data"][:].tolist() == list(range(10))
-
-
-def test_output_refuses_an_object_of_another_file(session_file: Path) -> None:
+@pytest.mark.parametrize("linked", ["acquisition/eye_position", "acquisition/eye_position/data"])
+def test_output_holds_what_the_session_only_links_to(session_file: Path, linked: str) -> None:
     other = session_file.with_name("other.nwb")
     write_session(example_session(), other)
     add_voltage(other)
-    with h5py.File(session_file, "a") as file:
-        file["acquisition/eye_position"] = h5py.ExternalLink("other.nwb", "/acquisition/eye_position")
+    with h5py.File(session_file, "a") as file, h5py.File(other) as source:
+        if linked.endswith("data"):
+            source.copy("acquisition/eye_position", file["acquisition"])
+            del file[linked]
+        file[linked] = h5py.ExternalLink("other.nwb", f"/{linked}")
     output = session_file.with_name("output.nwb")
-    with pytest.raises(NwbCompactError, match=r"found links to other files \(acquisition/eye_position\)"):
-        write_results(example_results(example_session()), session_file, output=output)
-    assert not output.exists()
+    write_results(example_results(example_session()), session_file, output=output)
+    other.unlink()
+    with h5py.File(output) as file:
+        assert isinstance(file.get(linked, getlink=True), h5py.HardLink)
+        assert file["acquisition/eye_position/data"][:].tolist() == list(range(10))
 
 
 WRONG: dict[str, Callable[[Results], Results]] = {
@@ -258,5 +246,5 @@ def add_voltage(file_path: Path) -> None:
         noise = np.random.default_rng(0).integers(-100, 100, (1_000_000, 1), dtype=np.int16)
         voltage = pynwb.ecephys.ElectricalSeries(name="voltage", data=noise, electrodes=rows, rate=30_000.0, conversion=1e-6)
         nwbfile.add_acquisition(voltage)
-        nwbfile.add_acquisition(pynwb.TimeSeries(name="eye_position", data=np.zeros(10), unit="deg", rate=1_000.0))
+        nwbfile.add_acquisition(pynwb.TimeSeries(name="eye_position", data=np.arange(10.0), unit="deg", rate=1_000.0))
         io.write(nwbfile)
