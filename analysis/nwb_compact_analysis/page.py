@@ -300,9 +300,9 @@ th:first-child { text-align: left; font-weight: 600; }
 .pairs td { text-align: left; overflow-wrap: anywhere; }
 .pairs th { font-weight: 400; color: #555; overflow-wrap: anywhere; }
 .units { font-size: 0.72rem; }
-.units th, .units td { padding-right: 0.6rem; }
+.units th, .units td { padding-right: 0.45rem; }
 .units td { white-space: nowrap; }
-.units tbody th { min-width: 5rem; max-width: 10rem; overflow-wrap: anywhere; position: sticky; left: 0; background: #fff; }
+.units tbody th { min-width: 4rem; max-width: 10rem; overflow-wrap: anywhere; position: sticky; left: 0; background: #fff; }
 .scroll { overflow-x: auto; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem 1.5rem; align-items: flex-start; }
 figure { margin: 0; max-width: 100%; }
