@@ -96,7 +96,7 @@ def _dead_leaves(rng: np.random.Generator, size_px: int) -> Colour:
     shading = 1 + slope[leaf, 0] * (rows - size_px / 2) + slope[leaf, 1] * (columns - size_px / 2)
     roughness = np.abs(rng.normal(0, 0.04, n_leaves))
     surface = shading[..., None] * colours[leaf] + (roughness[leaf] * _one_over_f(rng, size_px))[..., None]
-    return _blurred(surface, 0.5)  # a lens: no edge of a photograph is sharper than this
+    return _blurred(surface, 0.35)  # a lens: no edge of a photograph is sharper than this
 
 
 def _leaf_map(rng: np.random.Generator, size_px: int) -> Int[np.ndarray, "height width"]:
@@ -141,7 +141,7 @@ def _texture(rng: np.random.Generator, size_px: int) -> Colour:
     """1/f noise, often stretched along one orientation or folded into ridges, with weaker noise of its own in colour."""
     stretch = np.exp(abs(rng.normal(0, 0.6)))
     angle = rng.uniform(0, np.pi)
-    grey = _one_over_f(rng, size_px, slope=rng.normal(1.25, 0.15), stretch=stretch, angle=angle)
+    grey = _one_over_f(rng, size_px, slope=rng.normal(1.15, 0.15), stretch=stretch, angle=angle)
     if rng.random() < 0.4:
         grey = np.abs(grey) * 1.6  # folds give ridges: as in bark, water or cloth
     red_green, blue_yellow = (_one_over_f(rng, size_px, slope=1.2) for _ in range(2))
@@ -152,7 +152,7 @@ def _texture(rng: np.random.Generator, size_px: int) -> Colour:
 def _objects(rng: np.random.Generator, size_px: int) -> Colour:
     """A few things in focus on a background that is not."""
     background = _texture(rng, size_px) if rng.random() < 0.5 else _dead_leaves(rng, size_px)
-    scene = _blurred(background, rng.uniform(0.3, 2.2)) * 0.8 + 0.1
+    scene = _blurred(background, rng.uniform(0.3, 1.8)) * 0.8 + 0.1
     for _ in range(rng.integers(2, 7)):
         _paint(scene, _SHAPES[rng.integers(len(_SHAPES))](rng, size_px), rng)
     return scene

@@ -147,7 +147,10 @@ class About:
 
 @dataclass(frozen=True)
 class WiringRow:
-    """One connection of a simulated neuron: `unit` sums `weight` x the `channel` of the shared filters at an offset."""
+    """One connection of a simulated neuron: `unit` sums `weight` x the `channel` of the shared filters at an offset.
+
+    The neuron's other numbers (threshold, receptive field, gain, peak, baseline) are rows too: see `simulated_neurons.PARAMETERS`.
+    """
 
     unit: str
     role: str

@@ -68,7 +68,7 @@ def channel_maps(images: UInt8[np.ndarray, "image height width 3"], channels: Se
     >>> brighter_to_the_right[:, :, 16:] = 255
     >>> maps = channel_maps(brighter_to_the_right, ["edge-fine-000.0", "edge-fine-180.0"])
     >>> [round(float(response[0, 8].max()), 1) for response in maps.values()]
-    [0.3, 0.1]
+    [0.5, 0.1]
     """
     for channel in channels:
         if channel not in CHANNELS:

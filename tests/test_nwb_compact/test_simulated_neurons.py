@@ -210,5 +210,5 @@ def test_wiring_without_a_parameter_is_refused(neurons):
     rows = tuple(row for row in wiring_rows(neurons[:1]) if row.channel != "gain")
     with pytest.raises(NwbCompactError) as refused:
         neurons_from_wiring(rows)
-    assert str(refused.value) == ("wiring of unit-001: found no row for gain, expected one row each for threshold, rf_sigma_px, gain, peak, "
-                                  "baseline. Next: simulate the file again with this version")
+    assert str(refused.value) == ("wiring of unit-001: found no row for gain, expected one row each for "
+                                  "threshold, rf_sigma_px, gain, peak, baseline. Next: simulate the file again with this version")
