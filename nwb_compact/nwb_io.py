@@ -190,7 +190,7 @@ def _not_nwb(file_path: Path, error: Exception) -> NwbCompactError:
     return NwbCompactError(file_path, found=found, expected="an NWB file of schema 2", next_step="convert or copy it again")
 
 
-def one_line(error: BaseException) -> str:
-    """What an exception says, on one line of a readable length."""
+def one_line(error: object) -> str:
+    """What an exception or a fault of pynwb says, on one line of a readable length."""
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else text[:297] + "..."
