@@ -4,8 +4,9 @@ import numpy as np
 from jaxtyping import Float
 
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.responses import responses_of
 from nwb_compact.results import Results
-from nwb_compact.session import Session, SpikeCounts, kept_presentations
+from nwb_compact.session import Session
 
 
 def measured_means(session: Session, results: Results) -> Float[np.ndarray, "image unit"]:
@@ -20,28 +21,10 @@ def measured_means(session: Session, results: Results) -> Float[np.ndarray, "ima
         found = f"{len(results.image_sha256)} images in run {results.run_id}"
         expected = f"the {len(session.images)} images of the session, in their order"
         raise NwbCompactError("image_sha256", found=found, expected=expected, next_step="fit the file again")
-    column = {session.units.name[unit]: j for j, unit in enumerate(session.response_units.unit_index)}
+    responses = responses_of(session)  # the same averages that the fit was scored on
+    column = {name: j for j, name in enumerate(responses.unit_name)}
     missing = [name for name in results.unit_name if name not in column]
     if missing:
-        expected = f"a unit of the session for each of the {len(results.unit_name)} fitted"
-        found = f"no '{missing[0]}' in the file"
+        found, expected = f"no '{missing[0]}' in the file", f"a unit of the session for each of the {len(results.unit_name)} fitted"
         raise NwbCompactError(f"run {results.run_id}", found=found, expected=expected, next_step="fit the file again")
-    return _all_means(session)[:, [column[name] for name in results.unit_name]]
-
-
-def _all_means(session: Session) -> Float[np.ndarray, "image response_unit"]:
-    if session.counts is not None:
-        return _means_of_counts(session, session.counts)
-    if session.mean_responses is not None:
-        return session.mean_responses.mean.astype(float)
-    return np.full((len(session.images), len(session.response_units.unit_index)), np.nan)
-
-
-def _means_of_counts(session: Session, counts: SpikeCounts) -> Float[np.ndarray, "image response_unit"]:
-    assert session.presentations is not None  # counts refer to presentations
-    kept = kept_presentations(session)
-    image = session.presentations.image_index[counts.presentation_index[kept]]
-    total = np.zeros((len(session.images), counts.count.shape[1]))
-    np.add.at(total, image, counts.count[kept])
-    n = np.bincount(image, minlength=len(session.images))[:, None]
-    return np.divide(total, n, out=np.full_like(total, np.nan), where=n > 0)
+    return responses.mean[:, [column[name] for name in results.unit_name]]
