@@ -119,7 +119,7 @@ def _what_was_fitted(results: Results, session: Session, source: str) -> str:
         "seed": results.provenance.get("seed", "not recorded"),
         "units": str(len(results.unit_name)),
         "images": f"{len(results.side):,}: {sides}",
-        "written by": f"nwb-compact {_first(results.provenance, 'version', 'nwb_compact') or __version__}",
+        "version": _first(results.provenance, "version", "nwb_compact", "version.nwb_compact") or "not recorded",
     }
     return "<h2>What was fitted</h2>\n" + _pairs(rows)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from nwb_compact.cli import main
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_results import write_results
 from nwb_compact.nwb_session import write_session
@@ -61,6 +62,12 @@ def test_an_unknown_run_names_the_nearest(fitted, tmp_path):
     assert isinstance(done.exception, NwbCompactError)
     assert str(done.exception) == f"{fitted}: found no run 'frst', expected a run of this file. Next: did you mean 'first'?"
     assert not (tmp_path / "out").exists()
+
+
+def test_on_the_command_line_a_fault_is_one_line_and_status_one(fitted):
+    done = CliRunner().invoke(main, ["report", str(fitted), "--run", "frst"])
+    assert done.exit_code == 1
+    assert done.output.splitlines() == [f"{fitted}: found no run 'frst', expected a run of this file. Next: did you mean 'first'?"]
 
 
 def test_a_file_without_a_run_is_told_so(tmp_path):
