@@ -19,8 +19,8 @@ from tempfile import TemporaryDirectory
 import click
 import numpy as np
 import pynwb
-from nwb_compact.check import check
 
+from nwb_compact.check import check
 from nwb_compact.nwb_results import read_results, write_results
 from nwb_compact.nwb_session import open_session, write_session
 from nwb_compact.results import Results, StudentWeights, example_results
@@ -51,8 +51,7 @@ def kill_writers(folder: Path, kills: int, rng: np.random.Generator) -> tuple[Co
     pristine, file_path = folder / "pristine.nwb", folder / "kept" / "session.nwb"
     file_path.parent.mkdir()
     write_session(example_session(600, 8, height_px=64), pristine)
-    shutil.copyfile(pristine, file_path)
-    duration_s = timed_write(file_path)
+    duration_s = float(np.median([timed_write(pristine, file_path) for _ in range(3)]))
     outcomes: Counter[str] = Counter()
     moments = duration_s * 1.1 * (np.arange(kills) + rng.random(kills)) / kills
     for start in range(0, kills, AT_ONCE):
@@ -65,8 +64,7 @@ def kill_writers(folder: Path, kills: int, rng: np.random.Generator) -> tuple[Co
             process.kill()
             process.wait()
             outcomes[state(file_path, pristine)] += 1
-    shutil.copyfile(pristine, file_path)
-    timed_write(file_path)
+    timed_write(pristine, file_path)
     return outcomes, pristine.stat().st_size, duration_s, len(list(file_path.parent.iterdir())) - 1
 
 
@@ -82,12 +80,16 @@ def state(file_path: Path, pristine: Path) -> str:
         return "broken"
 
 
-def timed_write(file_path: Path) -> float:
+def timed_write(pristine: Path, file_path: Path) -> float:
+    shutil.copyfile(pristine, file_path)
     process = started(file_path)
-    begin = time.monotonic()
     tell(process)
+    begin = time.monotonic()
+    assert process.stdout is not None
+    assert process.stdout.readline() == "done\n"
+    duration_s = time.monotonic() - begin
     assert process.wait() == 0
-    return time.monotonic() - begin
+    return duration_s
 
 
 def started(file_path: Path) -> "subprocess.Popen[str]":
@@ -105,9 +107,11 @@ def tell(process: "subprocess.Popen[str]") -> None:
 
 
 def write_when_told(file_path: Path) -> None:
+    results = some_results(file_path)
     print("ready", flush=True)
     sys.stdin.readline()
-    write_results(some_results(file_path), file_path)
+    write_results(results, file_path)
+    print("done", flush=True)
 
 
 def some_results(file_path: Path) -> Results:

@@ -1,0 +1,193 @@
+"""What was fitted and how well: a table to read, or JSON to work with."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from jaxtyping import Float
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nwb_compact.errors import NwbCompactError
+from nwb_compact.nwb_results import read_results
+from nwb_compact.results import Results
+
+JSON_VERSION = 1
+"""Of the layout of `--json`; a name is never given another meaning under the same version."""
+WIDTH = 100
+"""Columns of the table where the output is not a terminal."""
+SCORES = ("teacher_r2", "student_r2", "teacher_r2_er", "student_r2_er")
+INTERVAL = ("student_r2_er_low", "student_r2_er_high")
+COUNTS = ("student_parameters", "student_filters", "student_bytes")
+
+
+@click.command("show")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.option("--run", "run_id", metavar="RUN_ID", help="Only this run.")
+def command(file: Path, as_json: bool, run_id: str | None) -> None:
+    """Print the runs in FILE and how well each unit is predicted."""
+    runs = read_results(file, run_id)
+    if not runs:
+        raise NwbCompactError(file, found="no run", expected="at least one", next_step=f"nwb-compact fit {file}")
+    if as_json:
+        click.echo(json.dumps(as_object(runs), indent=2, allow_nan=False, ensure_ascii=False))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)  # else rich folds at 80
+    for results in runs:
+        print_run(results, console)
+
+
+def as_object(runs: Sequence[Results]) -> dict[str, Any]:
+    """The runs as JSON holds them; NaN becomes None.
+
+    Examples
+    --------
+    >>> from nwb_compact.results import example_results
+    >>> shown = as_object([example_results()])["runs"][0]
+    >>> shown["run_id"], shown["seed"], [unit["unit"] for unit in shown["units"]]
+    ('example', 0, ['unit-1', 'unit-2'])
+    """
+    return {"version": JSON_VERSION, "runs": [_run_object(results) for results in runs]}
+
+
+def print_run(results: Results, console: Console) -> None:
+    """One run as a table with a row a unit and the medians at the foot.
+
+    Examples
+    --------
+    >>> from nwb_compact.results import example_results
+    >>> print_run(example_results(), Console(width=100))
+    Run example: preset quick, seed 0...
+    """
+    _say(console, _title(results))
+    console.print(_table(results))
+    _say(console, _compared(results))
+    for reason in dict.fromkeys(filter(None, results.reason)):
+        units = [name for name, why in zip(results.unit_name, results.reason, strict=True) if why == reason]
+        _say(console, f"{', '.join(units) if len(units) <= 5 else f'{len(units)} units'}: {reason}")
+    _say(console, "")
+
+
+# JSON -----------------------------------------------------------------------------------------------------------------
+
+
+def _run_object(results: Results) -> dict[str, Any]:
+    units = [
+        {"unit": name, **_unit_object({score: values[row] for score, values in results.scores.items()}), "reason": results.reason[row]}
+        for row, name in enumerate(results.unit_name)
+    ]
+    return {
+        "run_id": results.run_id,
+        "preset": results.provenance.get("preset"),
+        "seed": _whole(results.provenance.get("seed")),
+        "units": units,
+        "median": _unit_object({score: median(values) for score, values in results.scores.items()}, of_counts=_or_none),
+        "teacher_parameters": _whole(results.provenance.get("teacher_parameters")),
+        "compression": _or_none(median(results.scores["compression"])),
+    }
+
+
+def _unit_object(scores: Mapping[str, float], of_counts: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+    """The scores of one unit, or medians, whose counts need not be whole."""
+    counted = of_counts or _whole
+    shown: dict[str, Any] = {name: _or_none(scores[name]) for name in SCORES[:4]}
+    shown["student_r2_er_ci"] = [_or_none(scores[name]) for name in INTERVAL]
+    shown["reliability"] = _or_none(scores["reliability"])
+    shown |= {name: counted(scores[name]) for name in COUNTS}
+    return shown | {"teacher_student_r2": _or_none(scores["teacher_student_r2"])}
+
+
+def median(values: Float[np.ndarray, "unit"]) -> float:
+    """Median of the units that have the score; NaN where none has.
+
+    Examples
+    --------
+    >>> median(np.array([1.0, np.nan, 2.0]))
+    1.5
+    """
+    held = values[~np.isnan(values)]
+    return float(np.median(held)) if held.size else float("nan")
+
+
+def _or_none(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        return round(float(value))
+    except (TypeError, ValueError):
+        return None
+
+
+# Text -----------------------------------------------------------------------------------------------------------------
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False)
+
+
+def _title(results: Results) -> str:
+    said = results.provenance
+    return (
+        f"Run {results.run_id}: preset {said.get('preset', 'unknown')}, seed {said.get('seed', 'unknown')}; "
+        f"{len(results.unit_name)} units, {len(results.image_sha256)} images; teacher of {said.get('teacher_parameters', 'unknown')} "
+        f"parameters, students {_text(median(results.scores['compression']), 0)} times smaller (median)."
+    )
+
+
+def _table(results: Results) -> Table:
+    table = Table(box=SIMPLE, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("unit", footer="median", overflow="fold", max_width=16)
+    medians = {name: median(values) for name, values in results.scores.items()}
+    for head, show in COLUMNS.items():
+        table.add_column(head, footer=show(medians), justify="right", no_wrap=True)
+    for row, name in enumerate(results.unit_name):
+        scores = {score: float(values[row]) for score, values in results.scores.items()}
+        table.add_row(Text(name), *(show(scores) for show in COLUMNS.values()))
+    return table
+
+
+def _compared(results: Results) -> str:
+    n_of = {side: results.side.count(side) for side in ("fit", "validation", "scored")}
+    return (
+        f"r2 is the squared correlation of the predicted with the measured repeat average over the {n_of['scored']} scored images, none of "
+        f"which is among the {n_of['fit']} that fitted or the {n_of['validation']} that decided when to stop; r2_ER is corrected for the "
+        "noise of that average, with teacher is r2 of the student with the teacher; a dash is a score that cannot be computed."
+    )
+
+
+def _text(value: float, decimals: int) -> str:
+    return f"{value:.{decimals}f}" if np.isfinite(value) else "-"
+
+
+def _score(name: str, decimals: int = 2) -> Callable[[Mapping[str, float]], str]:
+    return lambda scores: _text(scores[name], decimals)
+
+
+def _interval(scores: Mapping[str, float]) -> str:
+    low, high = (_text(scores[name], 2) for name in INTERVAL)
+    return "-" if low == high == "-" else f"{low}..{high}"
+
+
+COLUMNS: Mapping[str, Callable[[Mapping[str, float]], str]] = {
+    "teacher\nr2": _score("teacher_r2"),
+    "student\nr2": _score("student_r2"),
+    "teacher\nr2_ER": _score("teacher_r2_er"),
+    "student\nr2_ER": _score("student_r2_er"),
+    "its 90 %\ninterval": _interval,
+    "reli-\nability": _score("reliability"),
+    "param-\neters": _score("student_parameters", 0),
+    "filters": _score("student_filters", 0),
+    "bytes": _score("student_bytes", 0),
+    "with\nteacher": _score("teacher_student_r2"),
+}
+"""Heads of the table and what stands below them."""

@@ -1,0 +1,132 @@
+"""What is shown are the numbers of the file, in text a person can read and JSON a program can."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from nwb_compact.cli import main
+from nwb_compact.nwb_results import write_results
+from nwb_compact.nwb_session import write_session
+from nwb_compact.results import SCORE_COLUMNS, Results, example_results
+from nwb_compact.session import example_session
+from nwb_compact.show import as_object, print_run
+
+UNIT_KEYS = [
+    "unit", "teacher_r2", "student_r2", "teacher_r2_er", "student_r2_er", "student_r2_er_ci", "reliability",
+    "student_parameters", "student_filters", "student_bytes", "teacher_student_r2", "reason",
+]  # fmt: skip
+
+
+@pytest.fixture
+def results() -> Results:
+    """Three units; the first has averages only, so some of its scores are NaN."""
+    session = example_session(n_units=3)
+    scores = {name: np.array([0.5, 0.25, 1.0]) for name in SCORE_COLUMNS}
+    scores |= {name: np.array([np.nan, 0.5, 0.7]) for name in ("teacher_r2_er", "student_r2_er", "reliability")}
+    scores |= {"student_r2_er_low": np.array([np.nan, -0.1, 0.3]), "student_r2_er_high": np.array([np.nan, 0.6, 0.9])}
+    scores |= {"student_parameters": np.array([9000.0, 12469.0, np.nan]), "compression": np.array([10.0, 20.0, np.nan])}
+    scores |= {"student_filters": np.array([100.0, 101.0, np.nan]), "student_bytes": np.array([36000.0, 49876.0, np.nan])}
+    reason = ("averages only: [no] noise ceiling", "", "no student")
+    return replace(example_results(session), scores=scores, reason=reason)
+
+
+@pytest.fixture
+def file_path(tmp_path: Path, results: Results) -> Path:
+    write_session(example_session(n_units=3), tmp_path / "a.nwb")
+    write_results(results, tmp_path / "a.nwb")
+    write_results(replace(results, run_id="second", provenance={"seed": "7"}), tmp_path / "a.nwb")
+    return tmp_path / "a.nwb"
+
+
+def test_json_holds_every_run_and_unit(file_path: Path, results: Results) -> None:
+    done = CliRunner().invoke(main, ["show", str(file_path), "--json"])
+    assert done.exit_code == 0
+    shown = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert list(shown) == ["version", "runs"]
+    assert shown["version"] == 1
+    first, second = shown["runs"]
+    assert list(first) == ["run_id", "preset", "seed", "units", "median", "teacher_parameters", "compression"]
+    assert (first["run_id"], first["preset"], first["seed"], first["teacher_parameters"]) == ("example", "quick", 0, 1000)
+    assert first["compression"] == 15.0
+    assert [list(unit) for unit in first["units"]] == [UNIT_KEYS] * 3
+    assert first["units"][0] == {
+        "unit": "unit-1",
+        "teacher_r2": 0.5,
+        "student_r2": 0.5,
+        "teacher_r2_er": None,
+        "student_r2_er": None,
+        "student_r2_er_ci": [None, None],
+        "reliability": None,
+        "student_parameters": 9000,
+        "student_filters": 100,
+        "student_bytes": 36000,
+        "teacher_student_r2": 0.5,
+        "reason": "averages only: [no] noise ceiling",
+    }
+    assert first["median"] == {
+        "teacher_r2": 0.5,
+        "student_r2": 0.5,
+        "teacher_r2_er": 0.6,
+        "student_r2_er": 0.6,
+        "student_r2_er_ci": pytest.approx([0.1, 0.75]),
+        "reliability": 0.6,
+        "student_parameters": 10734.5,
+        "student_filters": 100.5,
+        "student_bytes": 42938.0,
+        "teacher_student_r2": 0.5,
+    }
+    assert (second["run_id"], second["preset"], second["seed"], second["teacher_parameters"]) == ("second", None, 7, None)
+    assert as_object([results])["runs"] == [first]
+
+
+def test_json_of_a_run_without_any_score_is_null(results: Results) -> None:
+    nothing = replace(results, scores={name: np.full(3, np.nan) for name in SCORE_COLUMNS})
+    (run,) = as_object([nothing])["runs"]
+    assert run["compression"] is None
+    assert {key: value for key, value in run["median"].items() if value not in (None, [None, None])} == {}
+
+
+def test_text_is_readable_at_100_columns_when_piped(file_path: Path) -> None:
+    done = CliRunner().invoke(main, ["show", str(file_path), "--run", "example"])
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "\x1b" not in done.stdout
+    assert "…" not in done.stdout
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line.split()[:1] and line.split()[0] in ("unit-1", "unit-2", "median")}
+    assert rows["unit-1"] == ["0.50", "0.50", "-", "-", "-", "-", "9000", "100", "36000", "0.50"]
+    assert rows["unit-2"] == ["0.25", "0.25", "0.50", "0.50", "-0.10..0.60", "0.50", "12469", "101", "49876", "0.25"]
+    assert rows["median"] == ["0.50", "0.50", "0.60", "0.60", "0.10..0.75", "0.60", "10734", "100", "42938", "0.50"]
+    said = " ".join(done.stdout.split())
+    assert "Run example: preset quick, seed 0; 3 units, 24 images; teacher of 1000 parameters, students 15 times smaller" in said
+    assert "over the 12 scored images, none of which is among the 8 that fitted or the 4 that decided when to stop" in said
+    assert "unit-1: averages only: [no] noise ceiling unit-3: no student" in said
+    assert "Run second" not in said
+
+
+def test_long_unit_names_are_folded_and_not_cut(results: Results) -> None:
+    name = "array-1-electrode-57-unit-3-[red]"
+    output = io.StringIO()
+    print_run(replace(results, unit_name=(name, "b", "c")), Console(width=100, file=output))
+    cells = "".join(line.split()[0] for line in output.getvalue().splitlines() if line.strip())
+    assert name in cells
+
+
+def test_a_file_without_runs_says_how_to_make_one(tmp_path: Path) -> None:
+    write_session(example_session(), tmp_path / "a.nwb")
+    for options in ([], ["--json"]):
+        done = CliRunner().invoke(main, ["show", str(tmp_path / "a.nwb"), *options])
+        said = f"{tmp_path}/a.nwb: found no run, expected at least one. Next: nwb-compact fit {tmp_path}/a.nwb\n"
+        assert (done.exit_code, done.stdout, done.stderr) == (1, "", said)
+
+
+def test_an_unknown_run_names_the_nearest(file_path: Path) -> None:
+    done = CliRunner().invoke(main, ["show", str(file_path), "--run", "secnd"])
+    assert done.exit_code == 1
+    assert "found no run 'secnd', expected a run of this file. Next: did you mean 'second'?" in done.stderr
