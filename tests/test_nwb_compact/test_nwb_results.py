@@ -194,11 +194,11 @@ def test_results_that_do_not_belong_to_the_file_leave_it_untouched(session_file:
 
 def test_reading_names_what_is_missing(session_file: Path) -> None:
     assert read_results(session_file) == ()
-    with pytest.raises(NwbCompactError, match=r"found no run 'exmple', expected a run of this file\. Next: fit the file first"):
-        read_results(session_file, "exmple")
+    with pytest.raises(NwbCompactError, match=r"found no run 'example-1', expected a run of this file\. Next: fit the file first"):
+        read_results(session_file, "example-1")
     write_results(example_results(example_session()), session_file)
     with pytest.raises(NwbCompactError, match="did you mean 'example'"):
-        read_results(session_file, "exmple")
+        read_results(session_file, "example-1")
     with h5py.File(session_file, "a") as file:
         del file["processing/nwb_compact_example/scores"]
     with pytest.raises(NwbCompactError, match=r"nwb_compact_example: found no table scores \(there: first_layer_filters, "):

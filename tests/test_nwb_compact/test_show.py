@@ -127,6 +127,6 @@ def test_a_file_without_runs_says_how_to_make_one(tmp_path: Path) -> None:
 
 
 def test_an_unknown_run_names_the_nearest(file_path: Path) -> None:
-    done = CliRunner().invoke(main, ["show", str(file_path), "--run", "secnd"])
+    done = CliRunner().invoke(main, ["show", str(file_path), "--run", "second-1"])
     assert done.exit_code == 1
-    assert "found no run 'secnd', expected a run of this file. Next: did you mean 'second'?" in done.stderr
+    assert "found no run 'second-1', expected a run of this file. Next: did you mean 'second'?" in done.stderr
