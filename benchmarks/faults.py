@@ -53,10 +53,11 @@ def kill_writers(folder: Path, kills: int, rng: np.random.Generator) -> tuple[Co
     write_session(example_session(600, 8, height_px=64), pristine)
     duration_s = float(np.median([timed_write(pristine, file_path) for _ in range(3)]))
     outcomes: Counter[str] = Counter()
-    moments = duration_s * 1.1 * (np.arange(kills) + rng.random(kills)) / kills
+    moments = duration_s * 1.3 * (np.arange(kills) + rng.random(kills)) / kills
     for start in range(0, kills, AT_ONCE):
         chosen = moments[start : start + AT_ONCE]
-        writers = [started(file_path) for _ in chosen]
+        # All have read the session before the first one writes, else one could open the file while another replaces it.
+        writers = [ready(process) for process in [started(file_path) for _ in chosen]]
         for process, moment in zip(writers, chosen, strict=True):
             shutil.copyfile(pristine, file_path)
             tell(process)
@@ -82,7 +83,7 @@ def state(file_path: Path, pristine: Path) -> str:
 
 def timed_write(pristine: Path, file_path: Path) -> float:
     shutil.copyfile(pristine, file_path)
-    process = started(file_path)
+    process = ready(started(file_path))
     tell(process)
     begin = time.monotonic()
     assert process.stdout is not None
@@ -97,11 +98,18 @@ def started(file_path: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def tell(process: "subprocess.Popen[str]") -> None:
-    """Let a writer begin, as soon as it has loaded its libraries."""
-    assert process.stdin is not None
+def ready(process: "subprocess.Popen[str]") -> "subprocess.Popen[str]":
+    """Wait until a writer has loaded its libraries and read the session."""
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    said = process.stdout.readline()
+    if said != "ready\n":
+        raise RuntimeError(f"a writer ended with {process.wait()} before it began")
+    return process
+
+
+def tell(process: "subprocess.Popen[str]") -> None:
+    """Let a writer begin."""
+    assert process.stdin is not None
     process.stdin.write("write\n")
     process.stdin.flush()
 
