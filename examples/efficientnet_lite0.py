@@ -28,8 +28,8 @@ STAGES = (  # expansion, kernel, stride of the first block, output channels, blo
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
-LAST_BLOCK = 10  # 14 x 14 x 112: the last block before the map shrinks to 7 x 7, where position is lost
-INPUT_PX = 224  # the resolution the weights were trained at
+LAST_BLOCK = 7  # 80 channels at 1/16 of the input: of blocks 4 to 10 the one from which ridge predicts V4 best (docs/measured.md)
+INPUT_PX = 160  # trained at 224; at 160 its receptive fields cover more of a 112 px image, and V4 is predicted better
 
 
 class SameConv(nn.Conv2d):
@@ -64,7 +64,7 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The network up to `last_block`: (batch, 3, any, any) in 0..255 to (batch, 112, 14, 14) at the default block."""
+    """The network up to `last_block`: (batch, 3, any, any) in 0..255 to (batch, 80, 10, 10) at the default block."""
 
     def __init__(self, last_block: int = LAST_BLOCK):
         super().__init__()

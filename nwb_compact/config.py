@@ -39,8 +39,14 @@ class Teacher(Stage):
     """`conv`: trained from scratch on the session. `torch:MODULE:FACTORY`: any frozen torch network (see examples/)."""
     members: int = Field(4, ge=1)
     """Networks that differ by seed and are averaged; the study used 25."""
-    channels: int = Field(64, ge=4)
-    """Width of the shared core, channels. The study: 512 on ResNet-50 features; smaller holds for small data."""
+    channels: int = Field(128, ge=4)
+    """Width of the shared core, channels. The study: 512. On 190923 (validation images) 128 was better than 64."""
+    core_blocks: int = Field(2, ge=0)
+    """Residual blocks of the core; the study used 4."""
+    trunk_channels: int = Field(32, ge=4)
+    """Filters of each of the two convolutions of the `conv` backbone."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of backbone channels left out at random in a training step."""
     epochs: int = Field(60, ge=1)
     """Most passes over the images; early stopping on the validation part usually ends sooner."""
     patience: int = Field(3, ge=1)
@@ -69,8 +75,8 @@ class Student(Stage):
 class Distill(Stage):
     """Students learn the teacher's answers, not the recordings."""
 
-    epochs: int = Field(30, ge=1)
-    """Passes over the images with fresh crops in each; the study made one pass over 12 million images."""
+    images_seen: int = Field(60_000, ge=100)
+    """Images in the whole training, views counted each; the study: 12 million."""
     learning_rate: float = Field(3e-3, gt=0)
     """Adam step size, decayed along a cosine. The study: 1e-4 over 190,000 steps."""
     batch_images: int = Field(32, ge=2)
@@ -79,10 +85,10 @@ class Distill(Stage):
     """SD of the Gaussian that smooths spatial kernels of layers 2 to 5 (paper.md c3)."""
     blur_times: int = Field(4, ge=0)
     """How often in a training the kernels are smoothed; the study: every 500,000 of 12 million images."""
-    crop_px: int = Field(12, ge=0)
-    """Largest shift of an augmented crop, pixels: the teacher answers the crop itself, so any natural crop is a valid image."""
+    shift_px: int = Field(12, ge=0)
+    """Largest shift of a view, pixels: the teacher answers the view itself, so any natural view is a valid question."""
     views: int = Field(4, ge=1)
-    """Augmented views an image that the teacher answers, once, before training."""
+    """Views of each image that the teacher answers, once, before training; the first is the image itself."""
 
 
 class Prune(Stage):
@@ -98,8 +104,10 @@ class Prune(Stage):
     """A student above this is pruned on; the published median is 12,469."""
     images: int = Field(1000, ge=50)
     """Images on which variances are measured; the study used 5,000."""
-    epochs: int = Field(10, ge=1)
-    """Passes of the retraining after pruning; the study repeated the whole training."""
+    images_seen: int = Field(30_000, ge=100)
+    """Images in the retraining after pruning; the study repeated the whole training."""
+    learning_rate: float = Field(1.5e-3, gt=0)
+    """Adam step size at the start of the retraining."""
 
 
 class Fit(Stage):
@@ -121,17 +129,17 @@ class Fit(Stage):
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "quick": {
-        "teacher": {"members": 2, "epochs": 15, "channels": 32},
-        "distill": {"epochs": 6, "views": 2},
-        "prune": {"epochs": 2, "images": 300},
+        "teacher": {"members": 2, "epochs": 15, "channels": 64, "core_blocks": 1},
+        "distill": {"images_seen": 8_000, "views": 2},
+        "prune": {"images_seen": 3_000, "images": 300},
         "student": {"early_filters": (24, 32)},
     },
     "standard": {},
     "paper": {
-        "teacher": {"members": 25, "channels": 512, "epochs": 200},
+        "teacher": {"members": 25, "channels": 512, "core_blocks": 4, "trunk_channels": 128, "epochs": 200},
         "student": {"early_filters": (100, 100), "late_filters": (100, 100, 100)},
-        "distill": {"epochs": 200, "learning_rate": 1e-4, "batch_images": 64, "blur_times": 24, "views": 16},
-        "prune": {"images": 5000, "epochs": 200},
+        "distill": {"images_seen": 12_000_000, "learning_rate": 1e-4, "batch_images": 64, "blur_times": 20, "views": 16},
+        "prune": {"images": 5000, "images_seen": 12_000_000, "learning_rate": 1e-4},
     },
 }
 """quick: minutes on two cores, to see that all is well. standard: the default. paper: the study's sizes; wants a GPU and `--images`."""

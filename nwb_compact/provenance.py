@@ -1,0 +1,85 @@
+"""What made the numbers: program, versions, commit, machine, settings and inputs, as plain keys and values."""
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from nwb_compact import __version__
+from nwb_compact.config import Fit, settings
+from nwb_compact.responses import Responses
+
+PACKAGES = ("torch", "numpy", "scipy", "pynwb", "hdmf", "h5py")
+
+
+def record(config: Fit, command: str, facts: Mapping[str, str]) -> dict[str, str]:
+    """One flat table: the program and its world, the given facts, then every setting. An absent key means that it is not known.
+
+    Parameters
+    ----------
+    config
+        All settings.
+    command
+        The command line that would repeat the fit.
+    facts
+        What the fit itself knows: inputs, sizes, seconds.
+
+    Examples
+    --------
+    >>> from nwb_compact.config import configure
+    >>> record(configure("quick"), "nwb-compact fit a.nwb", {"device": "cpu"})["setting.teacher.members"]
+    '2'
+    """
+    world = {
+        "program": "nwb-compact",
+        "version": __version__,
+        **_commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "preset": config.preset,
+        "seed": str(config.seed),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        **{f"version.{package}": found for package in PACKAGES if (found := _version(package))},
+    }
+    return world | dict(facts) | {f"setting.{name}": value for name, value in settings(config).items()}
+
+
+def input_hash(responses: Responses) -> str:
+    """SHA-256 of what a fit reads of a session: units, images, averages. Results written into the file do not change it.
+
+    Examples
+    --------
+    >>> from nwb_compact.responses import responses_of
+    >>> from nwb_compact.session import example_session
+    >>> len(input_hash(responses_of(example_session())))
+    64
+    """
+    digest = sha256("\n".join((*responses.unit_name, *responses.image_sha256)).encode())
+    digest.update(np.ascontiguousarray(responses.mean, dtype="<f8").tobytes())
+    return digest.hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _commit() -> dict[str, str]:
+    """Commit and state of the checkout the program runs from; nothing for an installed wheel."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return {}
+    try:
+        run = [subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+               for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))]
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": run[0], "working_tree": "modified" if run[1] else "clean"}

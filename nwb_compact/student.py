@@ -1,0 +1,102 @@
+"""One compact student: five layers of 5 x 5 filters, the first a full convolution, four separable, and a dense 28 x 28 readout.
+
+The architecture of the study (paper.md c3) with BatchNorm folded into weights and biases, so that a student is nothing but a dozen
+arrays (`results.StudentWeights`): each layer is relu(convolution + bias), the readout a weighted sum over the last 28 x 28 map.
+Layers 2 and 3 halve the map, padded by one row and column before and two after, as the published models are.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Integer, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from nwb_compact.backbones import as_tensor
+from nwb_compact.results import StudentWeights
+
+IMAGE_PX = 112
+MAP_PX = 28
+KERNEL_PX = 5
+STRIDES = (1, 2, 2, 1, 1)
+"""Stride of layers 1 to 5."""
+N_LAYERS = len(STRIDES)
+INPUT_MEAN = (116.222, 109.270, 100.381)
+"""Mean red, green and blue of the study's images, subtracted from every image (paper.md c3)."""
+PREDICTION_BATCH = 64
+"""Images a step; does not change the predictions."""
+
+
+def predict(student: StudentWeights, images: UInt8[np.ndarray, "image 112 112 3"]) -> Float32[np.ndarray, "image"]:
+    """Expected count of one unit on each image, by the student alone.
+
+    Parameters
+    ----------
+    student
+        The arrays of one student, as a results module holds them.
+    images
+        RGB, uint8, 112 x 112 px.
+
+    Examples
+    --------
+    >>> predict(example_student(), np.zeros((2, 112, 112, 3), np.uint8)).shape
+    (2,)
+    """
+    arrays = {name: torch.from_numpy(np.asarray(value)) for name, value in student.arrays.items()}
+    with torch.inference_mode():
+        steps = range(0, len(images), PREDICTION_BATCH)
+        return np.concatenate([_forward(arrays, as_tensor(images[start : start + PREDICTION_BATCH], "cpu")).numpy() for start in steps])
+
+
+def n_parameters(student: StudentWeights) -> int:
+    """Numbers a student holds: kernels, weights, biases and readout, its three input means not counted.
+
+    Examples
+    --------
+    >>> n_parameters(example_student())
+    3098
+    """
+    return sum(value.size for name, value in student.arrays.items() if name != "input.mean")
+
+
+def filters_per_layer(student: StudentWeights) -> Integer[np.ndarray, "5"]:
+    """Spatial filters (5 x 5 kernels) of each layer: the depthwise kernels of a layer are as many as the filters of the one before.
+
+    Examples
+    --------
+    >>> filters_per_layer(example_student())
+    array([3, 3, 3, 3, 3])
+    """
+    return np.array([len(student.arrays["layer1.kernel"]), *(len(student.arrays[f"layer{n}.depthwise"]) for n in range(2, N_LAYERS + 1))])
+
+
+def same_padding(maps: Tensor, stride: int) -> Tensor:
+    """Pad a map so that a 5 x 5 filter keeps its size (stride 1) or halves it (stride 2), with the odd row and column at the end."""
+    before = 2 if stride == 1 else 1
+    return functional.pad(maps, (before, 2, before, 2))
+
+
+def example_student(filters: int = 3, seed: int = 0) -> StudentWeights:
+    """A small student with random weights, for documentation and tests."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> np.ndarray:
+        return (rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+
+    arrays = {"input.mean": np.array(INPUT_MEAN, np.float32), "layer1.kernel": normal(filters, 3, KERNEL_PX, KERNEL_PX)}
+    for layer in range(2, N_LAYERS + 1):
+        arrays[f"layer{layer}.depthwise"] = normal(filters, KERNEL_PX, KERNEL_PX)
+        arrays[f"layer{layer}.pointwise"] = normal(filters, filters)
+    arrays |= {f"layer{layer}.bias": normal(filters) for layer in range(1, N_LAYERS + 1)}
+    return StudentWeights(arrays | {"readout.weight": normal(filters, MAP_PX, MAP_PX), "readout.bias": normal(1)})
+
+
+def _forward(arrays: Mapping[str, Tensor], images: Tensor) -> Tensor:
+    x = images - arrays["input.mean"][None, :, None, None]
+    x = torch.relu(functional.conv2d(x, arrays["layer1.kernel"], arrays["layer1.bias"], padding=2))
+    for layer, stride in enumerate(STRIDES[1:], start=2):
+        depthwise, pointwise = arrays[f"layer{layer}.depthwise"], arrays[f"layer{layer}.pointwise"]
+        x = functional.conv2d(same_padding(x, stride), depthwise[:, None], stride=stride, groups=len(depthwise))
+        x = torch.relu(functional.conv2d(x, pointwise[:, :, None, None], arrays[f"layer{layer}.bias"]))
+    return (x * arrays["readout.weight"]).sum(dim=(1, 2, 3)) + arrays["readout.bias"]
