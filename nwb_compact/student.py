@@ -55,7 +55,7 @@ def n_parameters(student: StudentWeights) -> int:
     Examples
     --------
     >>> n_parameters(example_student())
-    3098
+    2929
     """
     return sum(value.size for name, value in student.arrays.items() if name != "input.mean")
 
