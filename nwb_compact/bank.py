@@ -1,7 +1,7 @@
 """The bank: the students of all units of a session trained at once, as one network whose channels are stacked by unit.
 
 The first layers may be shared by all units, since the study found early filters to be the same across neurons while later layers
-consolidate, each unit its own way (paper.md c4). Sharing makes the cost of a unit small; a student that leaves the bank takes its own
+consolidate, each unit its own way (see docs/methods.md). Sharing makes the cost of a unit small; a student that leaves the bank takes its own
 copy of the filters it uses and is a network of the published architecture (see `student`).
 
 Per-unit layers are padded to the widest unit; filters a unit does not have are masked, so they neither answer nor learn.

@@ -24,7 +24,7 @@ class Split(Stage):
     """Which images fit and which score. Always by image identity, never by presentation."""
 
     method: Literal["first-half", "column", "random"] = "first-half"
-    """first-half: the study's test sessions (paper.md c1). column: the file's own `split`, where 'test'
+    """first-half: the study's test sessions (see docs/methods.md). column: the file's own `split`, where 'test'
     is scored. random: by hash and seed."""
     scored_fraction: float = Field(0.5, gt=0, lt=1)
     """Share of the images that is scored, for `random`; the study used 0.5."""
@@ -33,7 +33,7 @@ class Split(Stage):
 
 
 class Teacher(Stage):
-    """The accurate model: an ensemble over a backbone, one shared core, one factorised readout a unit (paper.md c2)."""
+    """The accurate model: an ensemble over a backbone, one shared core, one factorised readout a unit (see docs/methods.md)."""
 
     backbone: str = "conv"
     """`conv`: trained from scratch on the session. `torch:MODULE:FACTORY`: any frozen torch network (see examples/)."""
@@ -64,10 +64,10 @@ class Teacher(Stage):
 
 
 class Student(Stage):
-    """The compact network (paper.md c3): five layers of 5 x 5 filters, separable after the first, a dense 28 x 28 readout."""
+    """The compact network (see docs/methods.md): five layers of 5 x 5 filters, separable after the first, a dense 28 x 28 readout."""
 
     early_filters: tuple[int, int] = (40, 48)
-    """Filters of layers 1 and 2 before pruning, shared by all units while the bank trains (the study's finding, c4)."""
+    """Filters of layers 1 and 2 before pruning, shared by all units while the bank trains (the study found early filters shared)."""
     late_filters: tuple[int, int, int] = (8, 8, 6)
     """Filters of layers 3, 4 and 5 of each unit before pruning; the published models kept 3, 7 and 3."""
 
@@ -82,7 +82,7 @@ class Distill(Stage):
     batch_images: int = Field(32, ge=2)
     """Images a step; the study used 64."""
     kernel_blur_px: float = Field(0.5, ge=0)
-    """SD of the Gaussian that smooths spatial kernels of layers 2 to 5 (paper.md c3)."""
+    """SD of the Gaussian that smooths spatial kernels of layers 2 to 5 (see docs/methods.md)."""
     blur_times: int = Field(4, ge=0)
     """How often in a training the kernels are smoothed; the study: every 500,000 of 12 million images."""
     shift_px: int = Field(12, ge=0)
@@ -92,7 +92,7 @@ class Distill(Stage):
 
 
 class Prune(Stage):
-    """Filters go while what the next layer receives keeps its variance (paper.md c3, as released)."""
+    """Filters go while what the next layer receives keeps its variance (as the study released it)."""
 
     kept_variance: float = Field(0.90, gt=0, le=1)
     """Variance of the reconstructed output that a layer's kept filters must reach."""

@@ -80,7 +80,7 @@ def train_bank(
 ) -> Bank:
     """Train all students of a bank on the teacher's answers by mean squared error; the bank is changed in place and returned.
 
-    Spatial kernels of layers 2 to 5 are smoothed now and then (paper.md c3), which keeps filters readable and costs no accuracy.
+    Spatial kernels of layers 2 to 5 are smoothed now and then (see docs/methods.md), which keeps filters readable and costs no accuracy.
 
     Parameters
     ----------
@@ -106,8 +106,8 @@ def train_bank(
 
     def batches(epoch: int) -> Iterator[Batch]:
         drawn = _stream(n, epoch * per_epoch, per_epoch, seed)
-        for start in range(0, len(drawn) - settings.batch_images // 2, settings.batch_images):
-            yield (drawn[start : start + settings.batch_images],)
+        for chunk in np.array_split(drawn, max(1, round(len(drawn) / settings.batch_images))):
+            yield (chunk,)
 
     def loss(batch: Batch) -> Tensor:
         (drawn,) = batch

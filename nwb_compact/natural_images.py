@@ -28,7 +28,7 @@ def natural_images(n: int, *, seed: int, size_px: int = 112) -> UInt8[np.ndarray
     seed
         Image i depends on `seed` and i only, so `natural_images(5, seed=1)` starts `natural_images(9, seed=1)`.
     size_px
-        Height and width, pixels. 112 is what the study's models take (paper.md c3).
+        Height and width, pixels. 112 is what the study's models take (see docs/methods.md).
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Pruning: each student keeps the filters it needs, layer by layer from the last to the first (paper.md c3, as released).
+"""Pruning: each student keeps the filters it needs, layer by layer from the last to the first (as the study released it).
 
 Last layer: filters are ranked by the standard deviation of what they add to the answer and dropped while r2 with the teacher stays
 above a share of the unpruned student's. Layers 4 to 1: filters are ranked by (variance of what the next layer's spatial filter makes of

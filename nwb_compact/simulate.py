@@ -24,7 +24,7 @@ __all__ = ["command", "expected_counts", "natural_images", "neurons_from_wiring"
 
 FEWEST_IMAGES = 20
 IMAGE_ON_S, IMAGE_OFF_S = 0.1, 0.1
-"""100 ms bins as in the study (paper.md c1), and as long a pause, so that windows of neighbouring images never overlap."""
+"""100 ms bins as in the study (see docs/methods.md), and as long a pause, so that windows of neighbouring images never overlap."""
 WINDOW_S = (0.05, 0.15)
 """Counting window after image onset: V4 answers after about 50 ms."""
 IMAGES_PER_TRIAL = 5

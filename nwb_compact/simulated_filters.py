@@ -1,6 +1,6 @@
 """The first stage that all simulated neurons share: a few oriented, round and colour filters, rectified and locally pooled.
 
-Like the early layers of the compact models (paper.md c3, c4), this stage is the same for every neuron; what makes neurons
+Like the early layers of the compact models of the study, this stage is the same for every neuron; what makes neurons
 differ comes after it. A channel is one polarity of one filter, named:
 
     edge-fine-045.0     luminance rises towards 45 degrees (0 right, 90 up), every 22.5 degrees; likewise edge-coarse-...

@@ -137,7 +137,7 @@ def simulated_neurons(n_units: int, *, seed: int) -> tuple[Neuron, ...]:
     -----
     Threshold, gain and peak are set on `CALIBRATION_IMAGES` natural images of a fixed seed, so that mean counts lie
     between 0.5 and 9 spikes in 100 ms, as in the study's sessions (data/README.md), and no neuron is driven by a handful
-    of images only. The dot detector is wired as the one of paper.md c6: its four sides excite, large edges inhibit.
+    of images only. The dot detector is wired as the one of the study: its four sides excite, large edges inhibit.
 
     Examples
     --------
@@ -238,7 +238,7 @@ _CLEAN = (Connection("spot-bright", -1.0), Connection("spot-dark", -1.0))
 
 
 def _dot(rng: np.random.Generator) -> tuple[Connection, ...]:
-    """The four sides of a small disk excite; large edges through its centre inhibit (paper.md c6)."""
+    """The four sides of a small disk excite; large edges through its centre inhibit (see docs/methods.md)."""
     radius, inwards = float(rng.choice((6, 8))), 180 * int(rng.integers(2))  # 180: brighter inside
     sides = [_side("fine", outwards, radius, inwards, 1.0) for outwards in (0.0, 90.0, 180.0, 270.0)]
     large = [Connection(f"edge-coarse-{direction:05.1f}", -0.8) for direction in (0.0, 90.0, 180.0, 270.0)]

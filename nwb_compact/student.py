@@ -1,6 +1,6 @@
 """One compact student: five layers of 5 x 5 filters, the first a full convolution, four separable, and a dense 28 x 28 readout.
 
-The architecture of the study (paper.md c3) with BatchNorm folded into weights and biases, so that a student is nothing but a dozen
+The architecture of the study (see docs/methods.md) with BatchNorm folded into weights and biases, so that a student is nothing but a dozen
 arrays (`results.StudentWeights`): each layer is relu(convolution + bias), the readout a weighted sum over the last 28 x 28 map.
 Layers 2 and 3 halve the map, padded by one row and column before and two after, as the published models are.
 """
@@ -23,7 +23,7 @@ STRIDES = (1, 2, 2, 1, 1)
 """Stride of layers 1 to 5."""
 N_LAYERS = len(STRIDES)
 INPUT_MEAN = (116.222, 109.270, 100.381)
-"""Mean red, green and blue of the study's images, subtracted from every image (paper.md c3)."""
+"""Mean red, green and blue of the study's images, subtracted from every image (see docs/methods.md)."""
 PREDICTION_BATCH = 64
 """Images a step; does not change the predictions."""
 

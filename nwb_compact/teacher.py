@@ -1,7 +1,7 @@
 """The teacher: an ensemble that predicts every neuron as well as we can, without regard to size.
 
 Each member is a small convolutional core over the backbone's map, shared by all units of all sessions, and a factorised readout a unit
-(Klindt et al. 2017; the study's final map, paper.md c2): a weight for each channel times a weight for each place. Members differ by
+(Klindt et al. 2017; the study's final map, the study): a weight for each channel times a weight for each place. Members differ by
 seed and are averaged.
 """
 
@@ -184,7 +184,7 @@ def _task(
     own = {id(parameter) for parameter in spatial}
     others = [parameter for parameter in network.parameters() if id(parameter) not in own]
     # Adam moves a weight by at most the rate, decoupled decay pulls it back by rate x weight: with decay 1 no place can weigh more than
-    # about its share of a flat average, so a readout stays broad unless the data insist. On 190923 this was worth 0.1 in r2.
+    # about its share of a flat average, so a readout stays broad unless the data insist (docs/methods.md).
     groups = [
         {"params": others, "weight_decay": settings.weight_decay},
         {"params": spatial, "weight_decay": 1.0, "learning_rate_factor": SPATIAL_RATE},

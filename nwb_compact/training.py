@@ -89,7 +89,7 @@ def train(task: Task, plan: Plan, *, seed: int, checkpoint: Path | None = None, 
         for group, factor in zip(optimizer.param_groups, factors, strict=True):
             group["lr"] = factor * (state.rate if plan.decay_after else _cosine(plan, state.epoch))
         torch.manual_seed(derived_seed(seed, "epoch", state.epoch))
-        _one_epoch(task, optimizer, state.epoch)
+        state.loss = _one_epoch(task, optimizer, state.epoch)
         if task.after_epoch is not None:
             task.after_epoch(state.epoch)
         best_weights = _judge(task, plan, state, best_weights)
@@ -135,13 +135,17 @@ class _State:
     loss: float = float("nan")
 
 
-def _one_epoch(task: Task, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+def _one_epoch(task: Task, optimizer: torch.optim.Optimizer, epoch: int) -> float:
+    """One pass; the mean loss of its batches."""
     task.network.train()
+    losses = []
     for batch in task.batches(epoch):
         loss = task.loss(batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
 
 
 def _judge(task: Task, plan: Plan, state: _State, best_weights: dict[str, Tensor]) -> dict[str, Tensor]:
