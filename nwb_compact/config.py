@@ -17,7 +17,7 @@ from nwb_compact.errors import NwbCompactError, nearest
 class Stage(BaseModel):
     """Base of all stages: immutable, no unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Split(Stage):
@@ -116,7 +116,7 @@ class Fit(Stage):
     preset: str = "standard"
     seed: int = Field(0, ge=0)
     """Everything random derives from it: same seed, same machine, same bytes of scores."""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
     split: Split = Split()
     teacher: Teacher = Teacher()
@@ -160,7 +160,7 @@ def configure(preset: str = "standard", file: Path | None = None, changes: Mappi
     Raises
     ------
     NwbCompactError
-        If a name is unknown (the nearest known one is named) or a value is out of range.
+        If a name is unknown (the nearest known one is named), a value is out of range, or the settings name another preset.
 
     Examples
     --------
@@ -183,6 +183,9 @@ def configure(preset: str = "standard", file: Path | None = None, changes: Mappi
     merged: dict[str, Any] = {}
     for layer in layers:
         merged = _overlay(merged, layer)
+    if merged["preset"] != preset:  # it would name the run after a preset whose numbers it does not have
+        next_step = f"use --preset {merged['preset']}"
+        raise NwbCompactError("preset", found="one among the settings", expected="it on the command line", next_step=next_step)
     try:
         return Fit.model_validate(merged)
     except ValidationError as error:

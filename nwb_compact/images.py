@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def read_images(place: Path) -> UInt8[np.ndarray, "image 112 112 3"]:
 def _encoded(place: Path) -> Iterator[tuple[str, bytes]]:
     if place.is_dir():
         for path in sorted(place.rglob("*")):
-            if path.suffix.lower() in IMAGE_ENDINGS:
+            if path.suffix.lower() in IMAGE_ENDINGS and path.is_file():
                 yield str(path), path.read_bytes()
         return
     try:
@@ -113,14 +114,17 @@ def _encoded(place: Path) -> Iterator[tuple[str, bytes]]:
             for name in sorted(archive.namelist()):
                 if name.lower().endswith(IMAGE_ENDINGS) and "__MACOSX" not in name:
                     yield f"{place}:{name}", archive.read(name)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: encrypted
         raise NwbCompactError(place, found=str(error), expected="a folder or a zip of images", next_step="check --images") from error
 
 
 def _square(name: str, data: bytes) -> UInt8[np.ndarray, "112 112 3"]:
     try:
-        image = Image.open(io.BytesIO(data)).convert("RGB")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        opened = Image.open(io.BytesIO(data))
+        if opened.mode in ("I", "F") or opened.mode.startswith("I;"):
+            raise ValueError(f"more than 8 bits a channel (mode {opened.mode}), which would be cut off at 255")
+        image = opened.convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         found = f"{type(error).__name__}: {error}"
         raise NwbCompactError(name, found=found, expected="a readable image", next_step="remove or repair it") from error
     side = min(image.size)

@@ -75,7 +75,7 @@ def score_units(
         table |= _single_trial_scores(count, image, repeats, predictions, fitted, n_bootstraps=n_bootstraps, seed=seed)
     varied = _varies(mean)
     reason = tuple(
-        _reason(responses, repeated, bool(fitted[unit]), bool(varied[unit]), bool(np.isnan(table["student_r2_er"][unit])))
+        _reason(responses, repeated, bool(fitted[unit]), bool(varied[unit]), any(np.isnan(column[unit]) for column in table.values()))
         for unit in range(len(responses.unit_name))
     )
     return {name: table[name] for name in SCORE_COLUMNS}, reason
@@ -97,7 +97,7 @@ def _single_trial_scores(
     return table
 
 
-def _reason(responses: Responses, repeated: bool, fitted: bool, varied: bool, no_signal: bool) -> str:
+def _reason(responses: Responses, repeated: bool, fitted: bool, varied: bool, incomplete: bool) -> str:
     if not fitted:
         return FLAT_FIT
     if not varied:
@@ -106,7 +106,7 @@ def _reason(responses: Responses, repeated: bool, fitted: bool, varied: bool, no
         return AVERAGES_ONLY
     if not repeated:
         return NO_REPEATS
-    return NO_SIGNAL if no_signal else ""
+    return NO_SIGNAL if incomplete else ""
 
 
 def _varies(mean: Float[np.ndarray, "image unit"]) -> Bool[np.ndarray, "unit"]:

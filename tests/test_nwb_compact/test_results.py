@@ -1,0 +1,38 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nwb_compact.results import SCORE_COLUMNS, SIDES, example_results
+from nwb_compact.session import example_session
+
+
+def test_preferred_images_are_ranked_for_each_unit():
+    answers = np.array([[3, 0], [1, 5], [2, 9], [0, 4], [-1, 3], [-2, 2]], np.float32)
+    results = replace(example_results(), student_prediction=answers)
+    np.testing.assert_array_equal(results.preferred_images(3), [[0, 2, 1], [2, 1, 3]])
+    np.testing.assert_array_equal(results.preferred_images(2), [[0, 2], [2, 1]])
+
+
+def test_of_equal_answers_the_earlier_image_comes_first():
+    results = replace(example_results(), student_prediction=np.ones((6, 2), np.float32))
+    np.testing.assert_array_equal(results.preferred_images(5), [[0, 1, 2, 3, 4]] * 2)
+
+
+@pytest.mark.parametrize("session", [None, example_session(n_units=5)])
+def test_the_example_is_whole(session):
+    results = example_results(session)
+    n_images, n_units = results.teacher_prediction.shape
+    assert list(results.scores) == list(SCORE_COLUMNS)
+    assert {len(column) for column in results.scores.values()} == {n_units}
+    assert len(results.unit_name) == len(results.reason) == len(results.students) == len(results.filters_per_layer) == n_units
+    assert len(results.side) == len(results.image_sha256) == n_images
+    assert set(results.side) <= set(SIDES)
+    if session is not None:
+        assert (results.unit_name, results.image_sha256) == (session.units.name, session.images.sha256)
+
+
+def test_both_models_have_the_same_kinds_of_scores():
+    teacher = {name.removeprefix("teacher_") for name in SCORE_COLUMNS if name.startswith("teacher_")} - {"student_r2"}
+    student = {name.removeprefix("student_") for name in SCORE_COLUMNS if name.startswith("student_")} - {"parameters", "filters", "bytes"}
+    assert teacher == student
