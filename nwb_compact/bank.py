@@ -1,10 +1,11 @@
 """The bank: the students of all units of a session trained at once, as one network whose channels are stacked by unit.
 
 The first layers may be shared by all units, since the study found early filters to be the same across neurons while later layers
-consolidate, each unit its own way (see docs/methods.md). Sharing makes the cost of a unit small; a student that leaves the bank takes its own
-copy of the filters it uses and is a network of the published architecture (see `student`).
+consolidate, each unit its own way (see docs/methods.md). Sharing makes the cost of a unit small; a student that leaves the bank takes
+its own copy of the filters it uses and is a network of the published architecture (see `student`).
 
-Per-unit layers are padded to the widest unit; filters a unit does not have are masked, so they neither answer nor learn.
+Per-unit layers are padded to the widest unit. A filter that a unit does not have gets a normalisation of gain 0 and shift 0: it answers
+0, and since the slope of relu at 0 is 0 in torch, it never learns to answer anything else.
 """
 
 from dataclasses import dataclass
@@ -53,10 +54,17 @@ class Bank(nn.Module):
         masks
             Which filters each unit has, one array (unit filter) a layer; for a shared layer: which of its filters the unit uses.
             None: all.
+
+        Raises
+        ------
+        ValueError
+            If a unit leaves out a filter of a shared layer that another shared layer reads.
         """
         super().__init__()
         self.shape = shape
         masks = masks or tuple(np.ones((shape.n_units, width), bool) for width in shape.widths)
+        if not all(mask.all() for mask in masks[: shape.shared_layers - 1]):
+            raise ValueError("a unit can leave out filters only of the last shared layer: the shared layer above reads all of them")
         self.register_buffer("mean", torch.tensor(INPUT_MEAN)[None, :, None, None])
         self.first = nn.Conv2d(3, shape.total(1), KERNEL_PX, padding=2, bias=False)
         self.depthwise, self.pointwise = nn.ModuleList(), nn.ModuleList()
@@ -71,6 +79,10 @@ class Bank(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape.n_units))
         for layer, mask in enumerate(masks, start=1):
             self.register_buffer(f"has_{layer}", torch.from_numpy(mask))
+            if layer > shape.shared_layers:
+                missing = ~torch.from_numpy(mask).flatten()
+                with torch.no_grad():
+                    self.norm[layer - 1].weight[missing] = 0.0
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (batch 3 112 112) in 0..255 to answers (batch unit), in the units the bank was trained on."""
@@ -90,8 +102,7 @@ class Bank(nn.Module):
         if layer == shape.shared_layers + 1:  # here the units part: each sees only the shared filters it uses
             uses = self.has(layer - 1).repeat_interleave(shape.widths[layer - 1], dim=0)
             weight = weight * uses[:, :, None, None]
-        x = torch.relu(self.norm[layer - 1](nn.functional.conv2d(x, weight, groups=pointwise.groups)))
-        return x if layer <= shape.shared_layers else x * self.has(layer).reshape(1, -1, 1, 1)
+        return torch.relu(self.norm[layer - 1](nn.functional.conv2d(x, weight, groups=pointwise.groups)))
 
     def read(self, x: Tensor) -> Tensor:
         """The dense readout of each unit."""

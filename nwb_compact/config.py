@@ -75,7 +75,7 @@ class Student(Stage):
 class Distill(Stage):
     """Students learn the teacher's answers, not the recordings."""
 
-    images_seen: int = Field(60_000, ge=100)
+    images_seen: int = Field(40_000, ge=100)
     """Images in the whole training, views counted each; the study: 12 million."""
     learning_rate: float = Field(3e-3, gt=0)
     """Adam step size, decayed along a cosine. The study: 1e-4 over 190,000 steps."""
@@ -104,7 +104,7 @@ class Prune(Stage):
     """A student above this is pruned on; the published median is 12,469."""
     images: int = Field(1000, ge=50)
     """Images on which variances are measured; the study used 5,000."""
-    images_seen: int = Field(30_000, ge=100)
+    images_seen: int = Field(12_000, ge=100)
     """Images in the retraining after pruning; the study repeated the whole training."""
     learning_rate: float = Field(1.5e-3, gt=0)
     """Adam step size at the start of the retraining."""
