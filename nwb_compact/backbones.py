@@ -122,8 +122,8 @@ def _one_batch(network: nn.Module, batch: UInt8[np.ndarray, "image height width 
     try:
         with torch.inference_mode():
             maps = network(as_tensor(batch, device))
-    except (RuntimeError, ValueError) as error:
-        found = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    except Exception as error:  # the network is the user's code, too
+        found = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         expected = f"a network that takes images of {batch.shape[1]} x {batch.shape[2]} px"
         raise NwbCompactError("--backbone", found=found, expected=expected, next_step="resize inside the factory's module") from error
     if not isinstance(maps, Tensor) or maps.ndim != 4 or len(maps) != len(batch):

@@ -52,8 +52,8 @@ class Bank(nn.Module):
         shape
             Widths and sharing.
         masks
-            Which filters each unit has, one array (unit filter) a layer; for a shared layer: which of its filters the unit uses.
-            None: all.
+            Which filters each unit has, one array (unit filter) a layer; for the last shared layer: which of its filters the unit
+            uses. The shared layers before it have no mask, since the last one reads all of them. None: all.
 
         Raises
         ------
@@ -63,6 +63,7 @@ class Bank(nn.Module):
         super().__init__()
         self.shape = shape
         masks = masks or tuple(np.ones((shape.n_units, width), bool) for width in shape.widths)
+        assert all(mask.all() for mask in masks[: shape.shared_layers - 1]), "a shared layer reads all filters of the one before"
         if not all(mask.all() for mask in masks[: shape.shared_layers - 1]):
             raise ValueError("a unit can leave out filters only of the last shared layer: the shared layer above reads all of them")
         self.register_buffer("mean", torch.tensor(INPUT_MEAN)[None, :, None, None])

@@ -20,7 +20,7 @@ from nwb_compact.progress import Advance, silent
 from nwb_compact.training import Batch, Plan, Task, derived_seed, train
 
 SPATIAL_RATE = 30.0
-"""Learning rate of the spatial weights over that of the rest: they are sums over places and start at 1. Chosen on validation images."""
+"""Learning rate of the spatial weights, which start at 1, over that of the rest. On V4, 30 and 100 did the same on validation images."""
 PREDICTION_BATCH = 128
 """Images a step when predicting; does not change the predictions."""
 
@@ -42,9 +42,9 @@ class Teacher:
     """A trained ensemble. `predict` gives expected counts."""
 
     members: tuple["TeacherMember", ...]
-    offset: tuple[Float32[np.ndarray, "unit"], ...]
+    offset: tuple[Float32[np.ndarray, "_"], ...]
     """Mean count of each session's units over their fitting images, and their standard deviation below."""
-    scale: tuple[Float32[np.ndarray, "unit"], ...]
+    scale: tuple[Float32[np.ndarray, "_"], ...]
     validation_r2: tuple[float, ...]
     """Best validation score of each member."""
     device: str

@@ -6,6 +6,7 @@ killed and resumed at an epoch goes on exactly as one that was not.
 
 import copy
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ def _judge(task: Task, plan: Plan, state: _State, best_weights: dict[str, Tensor
     task.network.eval()
     with torch.inference_mode():
         score = task.validate()
-    if not score <= state.best:  # also true while `best` is NaN
+    if score > state.best or (math.isnan(state.best) and not math.isnan(score)):  # a network that diverged is never the best
         state.best, state.since_best = score, 0
         return copy.deepcopy(task.network.state_dict())
     state.since_best += 1

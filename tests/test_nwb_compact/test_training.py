@@ -1,0 +1,218 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nwb_compact.training import Plan, Task, derived_seed, save_atomically, train
+
+X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+Y = (X[:, :1] - 2 * X[:, 1:2]).tanh()
+
+
+class Killed(Exception):
+    """What a kill looks like from within."""
+
+
+def kill_after(epochs):
+    done = []
+
+    def advance(n=1, note=""):
+        done.append(n)
+        if sum(done) == epochs:
+            raise Killed
+
+    return advance
+
+
+def task(*, dropout=0.3, factor=1.0, scores=None, seen=None):
+    """A small network with dropout and BatchNorm; validation by its own loss, or by a list of given scores."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 1))
+    epoch_now = []
+
+    def batches(epoch):
+        epoch_now.append(epoch)
+        order = np.random.default_rng(epoch).permutation(64)
+        return [(torch.from_numpy(chunk),) for chunk in np.array_split(order, 4)]
+
+    def loss(batch):
+        return ((network(X[batch[0]]) - Y[batch[0]]) ** 2).mean()
+
+    def validate():
+        if scores is not None:
+            return scores[epoch_now[-1]]
+        return -float(((network(X) - Y) ** 2).mean())
+
+    groups = [{"params": list(network[0].parameters()), "learning_rate_factor": factor, "weight_decay": 0.1},
+              {"params": [*network[1].parameters(), *network[4].parameters()]}]
+    after = None if seen is None else lambda epoch: seen.append({name: value.clone() for name, value in network.state_dict().items()})
+    return Task(network, groups, batches, loss, validate, after)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# Resuming -------------------------------------------------------------------------------------------------------------
+PLANS = [Plan(7, 0.03, decay_after=1, patience=4), Plan(7, 0.03)]
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=["decay", "cosine"])
+@pytest.mark.parametrize("killed_after", range(1, 7))
+def test_a_killed_training_ends_bit_for_bit_as_one_that_was_not(tmp_path, plan, killed_after):
+    whole = task()
+    best = train(whole, plan, seed=1)
+    first, second = task(), task()
+    with pytest.raises(Killed):
+        train(first, plan, seed=1, checkpoint=tmp_path / "a.pt", advance=kill_after(killed_after))
+    torch.manual_seed(123)  # whatever else happened in the new process
+    with torch.no_grad():
+        for parameter in second.network.parameters():
+            parameter.add_(1.0)
+    assert train(second, plan, seed=1, checkpoint=tmp_path / "a.pt") == best
+    assert same(second.network.state_dict(), whole.network.state_dict())
+
+
+def test_a_training_killed_between_epochs_repeats_only_the_epoch_it_was_in(tmp_path):
+    first = task()
+
+    def dies(epoch):
+        if epoch == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(replace(first, validate=None, after_epoch=dies), PLANS[1], seed=1, checkpoint=tmp_path / "a.pt")
+    told = []
+    second = task(seen=(seen := []))
+    train(second, PLANS[1], seed=1, checkpoint=tmp_path / "a.pt", advance=lambda n=1, note="": told.append((n, note)))
+    assert len(seen) == 4
+    assert told[0] == (3, "resumed")
+
+
+def test_a_finished_training_is_not_repeated(tmp_path):
+    whole = task()
+    best = train(whole, PLANS[0], seed=1, checkpoint=tmp_path / "a.pt")
+    again = task(seen=(seen := []))
+    assert train(again, PLANS[0], seed=1, checkpoint=tmp_path / "a.pt") == best
+    assert seen == []
+    assert same(again.network.state_dict(), whole.network.state_dict())
+
+
+def test_the_seed_decides():
+    states = []
+    for seed in (1, 1, 2):
+        trained = task()
+        train(trained, PLANS[1], seed=seed)
+        states.append(trained.network.state_dict())
+    assert same(states[0], states[1])
+    assert not same(states[0], states[2])
+
+
+# Judging --------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("best_epoch", range(5))
+@pytest.mark.parametrize("plan", [Plan(5, 0.03), Plan(5, 0.03, decay_after=2)], ids=["cosine", "decay"])
+def test_the_best_epoch_is_restored(best_epoch, plan):
+    scores = [0.5 - 0.1 * abs(epoch - best_epoch) for epoch in range(5)]
+    trained = task(scores=scores, seen=(seen := []))
+    assert train(trained, plan, seed=0) == 0.5
+    assert same(trained.network.state_dict(), seen[best_epoch])
+    assert not trained.network.training
+
+
+def test_training_stops_after_enough_decays_and_tells_of_the_epochs_it_saved():
+    told = []
+    trained = task(scores=[0.1, 0.2, 0.9] + [0.3] * 97, seen=(seen := []))
+    best = train(trained, Plan(100, 0.03, decay_after=2, patience=3), seed=0, advance=lambda n=1, note="": told.append(n))
+    assert best == 0.9
+    assert len(seen) == 3 + 2 * 3
+    assert sum(told) == 100
+    assert same(trained.network.state_dict(), seen[2])
+
+
+def test_at_a_decay_training_returns_to_the_best_weights_with_a_smaller_step():
+    """A step of AdamW is about the rate, so an epoch at a hundredth of the rate stays near the best."""
+    trained = task(scores=[0.9] + [0.1] * 9, dropout=0.0, seen=(seen := []))
+    train(trained, Plan(5, 0.03, decay=0.01, decay_after=2, patience=9), seed=0)
+    moved = [float((state["0.weight"] - seen[0]["0.weight"]).abs().max()) for state in seen]
+    assert moved[2] > 0.02
+    assert moved[3] < 0.01
+
+
+@pytest.mark.parametrize("scores", [[float("nan"), 0.4, 0.3, float("nan"), 0.2], [0.4, float("nan"), float("nan"), 0.3, 0.1]])
+def test_a_network_that_diverged_is_never_the_best(scores):
+    trained = task(scores=scores, seen=(seen := []))
+    assert train(trained, Plan(5, 0.03), seed=0) == 0.4
+    assert same(trained.network.state_dict(), seen[scores.index(0.4)])
+
+
+def test_without_validation_the_last_epoch_is_kept():
+    given = task(seen=(seen := []))
+    notes = []
+    score = train(replace(given, validate=None), Plan(4, 0.03), seed=0, advance=lambda n=1, note="": notes.append(note))
+    assert np.isnan(score)
+    assert same(given.network.state_dict(), seen[-1])
+    losses = [float(note.removeprefix("loss ")) for note in notes if note]
+    assert len(losses) == 4
+    assert losses[-1] < losses[0]
+
+
+def test_a_group_can_learn_faster_than_the_plan():
+    moved = []
+    for factor in (0.0, 1.0, 10.0):
+        trained = task(factor=factor, dropout=0.0)
+        before = trained.network[0].weight.detach().clone()
+        train(trained, Plan(1, 0.001), seed=0)
+        moved.append(float((trained.network[0].weight.detach() - before).abs().max()))
+    assert moved[0] == 0.0
+    assert moved[2] > 5 * moved[1] > 0
+
+
+def test_the_cosine_starts_at_the_rate_and_ends_near_0():
+    weight = nn.Linear(1, 1, bias=False)
+    steps = []
+
+    def after(epoch):
+        steps.append(weight.weight.item())
+
+    start = weight.weight.item()
+    given = Task(weight, [{"params": list(weight.parameters())}], lambda epoch: [()], lambda batch: weight.weight.sum(), None, after)
+    train(given, Plan(10, 0.1), seed=0)  # a constant gradient: Adam moves by the rate
+    moved = -np.diff([start, *steps])
+    np.testing.assert_allclose(moved, 0.05 * (1 + np.cos(np.pi * np.arange(10) / 10)), rtol=1e-3)
+
+
+# Seeds and files ------------------------------------------------------------------------------------------------------
+def test_seeds_of_different_purposes_differ_and_those_of_one_do_not():
+    purposes = [(seed, name, number) for seed in range(3) for name in ("member", "epoch") for number in range(5)]
+    seeds = {derived_seed(*purpose) for purpose in purposes}
+    assert len(seeds) == len(purposes)
+    assert seeds == {derived_seed(*purpose) for purpose in purposes}
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_saving_replaces_the_file_and_makes_its_folder(tmp_path):
+    place = tmp_path / "new" / "folder" / "a.pt"
+    for value in (1, 2):
+        save_atomically({"value": value}, place)
+        assert torch.load(place, weights_only=True) == {"value": value}
+    assert [path.name for path in place.parent.iterdir()] == ["a.pt"]
+
+
+def test_a_kill_while_saving_leaves_the_old_file(tmp_path, monkeypatch):
+    place = tmp_path / "a.pt"
+    save_atomically({"value": 1}, place)
+
+    def half_written(value: object, file_path: Path) -> None:
+        Path(file_path).write_bytes(b"half")
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", half_written)
+        with pytest.raises(Killed):
+            save_atomically({"value": 2}, place)
+    assert torch.load(place, weights_only=True) == {"value": 1}
+    save_atomically({"value": 3}, place)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
