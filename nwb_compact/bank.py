@@ -63,7 +63,6 @@ class Bank(nn.Module):
         super().__init__()
         self.shape = shape
         masks = masks or tuple(np.ones((shape.n_units, width), bool) for width in shape.widths)
-        assert all(mask.all() for mask in masks[: shape.shared_layers - 1]), "a shared layer reads all filters of the one before"
         if not all(mask.all() for mask in masks[: shape.shared_layers - 1]):
             raise ValueError("a unit can leave out filters only of the last shared layer: the shared layer above reads all of them")
         self.register_buffer("mean", torch.tensor(INPUT_MEAN)[None, :, None, None])

@@ -16,7 +16,7 @@ def readout_of_maps(n_images=600, n_units=3, seed=0):
     rng = np.random.default_rng(seed)
     maps = rng.normal(size=(n_images, 4, 3, 3)).astype(np.float16)
     weights, places = rng.normal(size=(n_units, 4)), rng.integers(0, 3, (n_units, 2))
-    drive = np.stack([maps[:, :, row, column].astype(float) @ weight for weight, (row, column) in zip(weights, places, strict=True)], axis=1)
+    drive = np.stack([maps[:, :, row, column].astype(float) @ weight for weight, (row, column) in zip(weights, places, strict=True)], 1)
     mean = 5 + 2 * drive / drive.std(axis=0)
     return TeacherSession(maps, mean, np.arange(n_images - 200), np.arange(n_images - 200, n_images - 100))
 

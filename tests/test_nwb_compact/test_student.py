@@ -1,0 +1,112 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from nwb_compact.results import StudentWeights
+from nwb_compact.student import (
+    INPUT_MEAN,
+    PREDICTION_BATCH,
+    STRIDES,
+    example_student,
+    filters_per_layer,
+    n_parameters,
+    predict,
+    same_padding,
+)
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (PREDICTION_BATCH + 6, 112, 112, 3), np.uint8)
+
+
+def uneven_student(widths=(4, 3, 2, 3, 2), seed=0):
+    """A student whose layers have different widths, as pruned ones do."""
+    rng = np.random.default_rng(seed)
+    arrays = {"input.mean": np.array(INPUT_MEAN)}
+    arrays |= {"layer1.kernel": rng.normal(size=(widths[0], 3, 5, 5)) / 600, "layer1.bias": rng.normal(size=widths[0])}
+    for layer, (below, above) in enumerate(pairwise(widths), start=2):
+        arrays |= {f"layer{layer}.depthwise": rng.normal(size=(below, 5, 5)) / 5, f"layer{layer}.bias": rng.normal(size=above)}
+        arrays[f"layer{layer}.pointwise"] = rng.normal(size=(above, below))
+    arrays |= {"readout.weight": rng.normal(size=(widths[-1], 28, 28)), "readout.bias": rng.normal(size=1)}
+    return StudentWeights({name: value.astype(np.float32) for name, value in arrays.items()})
+
+
+def numpy_student(arrays, image):
+    """The network written out with loops, padded as TensorFlow pads 'same': the odd row and column below and right."""
+    x = image.astype(float).transpose(2, 0, 1) - arrays["input.mean"].astype(float)[:, None, None]
+    x = np.maximum(np.stack([sum(convolved(x[c], kernel[c], 1) for c in range(3)) for kernel in arrays["layer1.kernel"]])
+                   + arrays["layer1.bias"][:, None, None], 0)
+    for layer in range(2, 6):
+        mixed = np.stack([convolved(x[c], kernel, STRIDES[layer - 1]) for c, kernel in enumerate(arrays[f"layer{layer}.depthwise"])])
+        x = np.maximum(np.tensordot(arrays[f"layer{layer}.pointwise"], mixed, 1) + arrays[f"layer{layer}.bias"][:, None, None], 0)
+    return float((x * arrays["readout.weight"]).sum() + arrays["readout.bias"][0])
+
+
+def convolved(plane, kernel, stride):
+    size = -(-plane.shape[0] // stride)
+    total = max((size - 1) * stride + 5 - plane.shape[0], 0)
+    padded = np.pad(plane, (total // 2, total - total // 2))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5))[::stride, ::stride]
+    return np.einsum("rcij,ij->rc", windows, kernel)
+
+
+def test_a_student_is_what_numpy_makes_of_its_arrays():
+    student = uneven_student()
+    expected = [numpy_student(student.arrays, image) for image in IMAGES[:3]]
+    np.testing.assert_allclose(predict(student, IMAGES[:3]), expected, rtol=1e-4)
+
+
+def test_an_image_is_answered_alike_alone_and_among_others():
+    student = uneven_student()
+    whole = predict(student, IMAGES)
+    assert whole.shape == (len(IMAGES),)
+    assert whole.dtype == np.float32
+    for index in (0, PREDICTION_BATCH - 1, PREDICTION_BATCH, len(IMAGES) - 1):
+        np.testing.assert_allclose(predict(student, IMAGES[index : index + 1]), whole[index : index + 1], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(112, 1), (112, 2), (56, 2), (28, 1)])
+def test_padding_is_that_of_tensorflow_same(size, stride):
+    """Row r of the answer looks at rows r * stride - before and the four after it; before is half of the padding, rounded down."""
+    rng = np.random.default_rng(0)
+    plane, kernel = rng.normal(size=(size, size)), rng.normal(size=(5, 5))
+    padded = same_padding(torch.from_numpy(plane)[None, None], stride)
+    found = functional.conv2d(padded, torch.from_numpy(kernel)[None, None], stride=stride)[0, 0].numpy()
+    assert found.shape == (size // stride, size // stride)
+    before = ((size // stride - 1) * stride + 5 - size) // 2
+    for row, column in ((0, 0), (0, 7), (5, size // stride - 1), (size // stride - 1, size // stride - 1), (3, 4)):
+        expected = 0.0
+        for i in range(5):
+            for j in range(5):
+                r, c = row * stride - before + i, column * stride - before + j
+                if 0 <= r < size and 0 <= c < size:
+                    expected += plane[r, c] * kernel[i, j]
+        assert found[row, column] == pytest.approx(expected)
+
+
+def test_parameters_are_counted_by_hand():
+    """Widths 4 3 2 3 2: first kernels and biases, then kernels, weights and biases of each layer, then the readout."""
+    first = 4 * (3 * 25 + 1)
+    separable = (4 * 25 + 4 * 3 + 3) + (3 * 25 + 3 * 2 + 2) + (2 * 25 + 2 * 3 + 3) + (3 * 25 + 3 * 2 + 2)
+    assert n_parameters(uneven_student()) == first + separable + 2 * 28 * 28 + 1
+
+
+def test_filters_are_counted_by_the_kernels_of_each_layer():
+    """Layer 1 has its own kernels; every later layer has one 5 x 5 kernel for each filter of the layer before."""
+    np.testing.assert_array_equal(filters_per_layer(uneven_student()), [4, 4, 3, 2, 3])
+
+
+def test_the_mean_image_of_the_study_is_a_blank():
+    """With no bias, an image of the mean colour drives nothing but the last bias."""
+    student = uneven_student()
+    biases = {name: np.zeros_like(student.arrays[name]) for name in (f"layer{layer}.bias" for layer in range(1, 6))}
+    colour = np.round(INPUT_MEAN).astype(np.uint8)
+    arrays = StudentWeights({**student.arrays, **biases, "input.mean": colour.astype(np.float32)})
+    np.testing.assert_allclose(predict(arrays, np.tile(colour, (1, 112, 112, 1))), student.arrays["readout.bias"])
+
+
+def test_the_example_depends_on_its_seed():
+    same, other = example_student(seed=0), example_student(seed=1)
+    np.testing.assert_array_equal(predict(example_student(), IMAGES[:2]), predict(same, IMAGES[:2]))
+    assert (predict(other, IMAGES[:2]) != predict(same, IMAGES[:2])).all()
