@@ -140,6 +140,49 @@ def test_where_nothing_may_be_lost_nothing_changes(shared_layers):
     np.testing.assert_allclose(np.stack([predict(student, taught.images) for student in students], axis=1), expected, atol=tolerance)
 
 
+def make_twins(bank, unit):
+    """Two filters of layer 2 answer the same, and the next layer looks at them alike but listens less to the second."""
+    one, other = bank.channels(unit, 2)[:2]
+    for values in (bank.pointwise[0].weight, bank.norm[1].weight, bank.norm[1].bias, bank.norm[1].running_mean, bank.norm[1].running_var,
+                   bank.depthwise[1].weight):
+        values[other] = values[one]
+    bank.pointwise[1].weight[bank.channels(unit, 3), 1] *= 0.3
+
+
+def make_constant(bank, unit):
+    """A filter of layer 2 answers 2 everywhere, and the next layer's kernel, one pixel wide, leaves it so at the borders, too."""
+    channel = bank.channels(unit, 2)[1]
+    bank.norm[1].weight[channel], bank.norm[1].bias[channel] = 0.0, 2.0
+    bank.depthwise[1].weight[channel] = 0.0
+    bank.depthwise[1].weight[channel, 0, 2, 2] = 1.0
+
+
+@pytest.mark.parametrize("change", [make_twins, make_constant])
+def test_a_filter_that_adds_nothing_new_goes_and_the_others_stand_in_for_it(change):
+    """Refitted weights for a twin, a moved mean for a constant: the answers stay, without any retraining."""
+    bank = bank_of(1)
+    with torch.no_grad():
+        change(bank, 0)
+    pruned, students, taught = pruned_students(bank, kept_variance=0.9999, last_layer_r2=1.0, min_filters=1)
+    assert [filters_per_layer(student)[2] for student in students] == [4, 5], "the kernels of layer 3 are as many as the filters of layer 2"
+    moved = np.abs(answers_of(pruned, taught, taught.images) - taught.answer).max(axis=0)
+    assert (moved < 0.01 * taught.answer.std(axis=0)).all()
+
+
+def test_how_loud_a_filter_is_before_it_is_normalised_does_not_decide():
+    """Larger weights with a normalisation that takes them back are the same network, so the same filters are kept."""
+    bank, louder = bank_of(1, widths=(10, 10, 8, 8, 4)), bank_of(1, widths=(10, 10, 8, 8, 4))
+    with torch.no_grad():
+        for layer in range(2, 6):
+            louder.pointwise[layer - 2].weight[::3] *= 100.0
+            louder.norm[layer - 1].running_mean[::3] *= 100.0
+            louder.norm[layer - 1].running_var[::3] *= 100.0**2
+    (_, found, _), (_, expected, _) = (pruned_students(of, kept_variance=0.8, min_filters=1) for of in (louder, bank))
+    for student, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(student.arrays["layer1.kernel"], other.arrays["layer1.kernel"], rtol=1e-5)
+        np.testing.assert_array_equal(filters_per_layer(student), filters_per_layer(other))
+
+
 @pytest.mark.parametrize("shared_layers", [1, 2])
 def test_students_shrink_and_answer_nearly_as_before(shared_layers):
     bank = bank_of(shared_layers, widths=(10, 10, 8, 8, 4))

@@ -62,10 +62,11 @@ PLANS = [Plan(7, 0.03, decay_after=1, patience=4), Plan(7, 0.03)]
 
 @pytest.mark.parametrize("plan", PLANS, ids=["decay", "cosine"])
 @pytest.mark.parametrize("killed_after", range(1, 7))
-def test_a_killed_training_ends_bit_for_bit_as_one_that_was_not(tmp_path, plan, killed_after):
-    whole = task()
+@pytest.mark.parametrize("scores", [None, [0.1, 0.5, 0.2, 0.3, 0.1, 0.2, 0.1]], ids=["improves", "was best early"])
+def test_a_killed_training_ends_bit_for_bit_as_one_that_was_not(tmp_path, plan, killed_after, scores):
+    whole = task(scores=scores)
     best = train(whole, plan, seed=1)
-    first, second = task(), task()
+    first, second = task(scores=scores), task(scores=scores)
     with pytest.raises(Killed):
         train(first, plan, seed=1, checkpoint=tmp_path / "a.pt", advance=kill_after(killed_after))
     torch.manual_seed(123)  # whatever else happened in the new process
