@@ -6,10 +6,12 @@ What is a fault is said in `session_faults`.
 from pathlib import Path
 
 import click
+import numpy as np
 
 from nwb_compact.errors import Fault, NwbCompactError, SeveralFaults
 from nwb_compact.nwb_io import one_line, open_hdf5
 from nwb_compact.nwb_session import open_session
+from nwb_compact.responses import responses_of
 from nwb_compact.session_faults import session_faults
 
 
@@ -25,7 +27,7 @@ def command(file: Path) -> None:
     click.echo(f"{file}: all is well; {summary(file)}")
 
 
-def check(file_path: Path) -> tuple[Fault, ...]:
+def check(file_path: str | Path) -> tuple[Fault, ...]:
     """Every fault of a session file; empty when it can be fitted. A file that cannot be read is a fault like any other.
 
     Examples
@@ -54,7 +56,7 @@ def check(file_path: Path) -> tuple[Fault, ...]:
         return (Fault(str(file_path), found, "a session file", "convert the session again"),)
 
 
-def require_sound(file_path: Path) -> None:
+def require_sound(file_path: str | Path) -> None:
     """Stop before a long run where the file has a fault.
 
     Raises
@@ -67,8 +69,8 @@ def require_sound(file_path: Path) -> None:
         raise SeveralFaults(faults)
 
 
-def summary(file_path: Path) -> str:
-    """What a sound file holds, in one line.
+def summary(file_path: str | Path) -> str:
+    """What a sound file holds, in one line. An image without a response, or with none in a valid presentation, is left out by a fit.
 
     Examples
     --------
@@ -78,11 +80,13 @@ def summary(file_path: Path) -> str:
     >>> file_path = Path(mkdtemp()) / "session.nwb"
     >>> write_session(example_session(), file_path)
     >>> summary(file_path)
-    '2 units, 24 images (24 different), 60 presentations, single-trial counts'
+    '2 units, 24 images (24 different, 0 without a response), 60 presentations, single-trial counts'
     """
     with open_session(file_path) as session:
         images, presentations = session.images, session.presentations
-        parts = [f"{len(session.units)} units", f"{len(images)} images ({len(set(images.sha256))} different)"]
+        unanswered = int((~np.isfinite(responses_of(session).mean).any(axis=1)).sum())
+        different = len(set(images.sha256))
+        parts = [f"{len(session.units)} units", f"{len(images)} images ({different} different, {unanswered} without a response)"]
         parts += [] if presentations is None else [f"{len(presentations)} presentations"]
         parts.append("repeat averages only" if session.counts is None else "single-trial counts")
     return ", ".join(parts)

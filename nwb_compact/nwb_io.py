@@ -30,7 +30,7 @@ class OpenFile(NamedTuple):
 
 
 @contextmanager
-def opened(file_path: Path, *, locking: bool = True) -> Iterator[OpenFile]:
+def opened(file_path: str | Path, *, locking: bool = True) -> Iterator[OpenFile]:
     """The file, open for reading.
 
     Parameters
@@ -53,6 +53,7 @@ def opened(file_path: Path, *, locking: bool = True) -> Iterator[OpenFile]:
     ...
     nwb_compact.errors.NwbCompactError: no-such-file.nwb: found no file, expected an NWB file. Next: correct the path
     """
+    file_path = Path(file_path)
     with ExitStack() as closes:
         hdf5 = closes.enter_context(open_hdf5(file_path, locking=locking))
         try:
@@ -66,8 +67,9 @@ def opened(file_path: Path, *, locking: bool = True) -> Iterator[OpenFile]:
         yield OpenFile(hdf5, io, nwbfile)
 
 
-def open_hdf5(file_path: Path, *, locking: bool = True) -> h5py.File:
+def open_hdf5(file_path: str | Path, *, locking: bool = True) -> h5py.File:
     """The file as bare HDF5, open for reading; raises as `opened` does."""
+    file_path = Path(file_path)
     try:
         return h5py.File(file_path, "r", locking=locking)
     except OSError as error:

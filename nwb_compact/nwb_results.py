@@ -24,7 +24,7 @@ N_PREFERRED = 10
 FIRST_KERNEL = "layer1.kernel"
 
 
-def write_results(results: Results, file_path: Path, *, output: Path | None = None, replace: bool = False) -> Path:
+def write_results(results: Results, file_path: str | Path, *, output: str | Path | None = None, replace: bool = False) -> Path:
     """Add the results of a fit to the file of the session that was fitted.
 
     Parameters
@@ -60,6 +60,7 @@ def write_results(results: Results, file_path: Path, *, output: Path | None = No
     >>> [results.run_id for results in read_results(written)]
     ['example']
     """
+    file_path, output = Path(file_path), None if output is None else Path(output)
     _require_new_output(output, file_path, replace)
     with replaced_safely(output or file_path, source=file_path) as temporary:
         is_there = results.run_id in run_ids(file_path, locking=False)
@@ -75,7 +76,7 @@ def write_results(results: Results, file_path: Path, *, output: Path | None = No
     return output or file_path
 
 
-def read_results(file_path: Path, run_id: str | None = None) -> tuple[Results, ...]:
+def read_results(file_path: str | Path, run_id: str | None = None) -> tuple[Results, ...]:
     """The runs of a file, oldest first, or the one that is named; all in memory.
 
     Raises
@@ -83,6 +84,7 @@ def read_results(file_path: Path, run_id: str | None = None) -> tuple[Results, .
     NwbCompactError
         If the file cannot be read, has no run of that id, or holds one that a later version of this program wrote.
     """
+    file_path = Path(file_path)
     with opened(file_path) as file:
         modules = _run_modules(file.nwbfile)
         if run_id is not None and run_id not in modules:
@@ -92,13 +94,26 @@ def read_results(file_path: Path, run_id: str | None = None) -> tuple[Results, .
     return tuple(results for _, results in sorted(runs, key=lambda numbered: numbered[0]))
 
 
-def run_ids(file_path: Path, *, locking: bool = True) -> tuple[str, ...]:
+def run_ids(file_path: str | Path, *, locking: bool = True) -> tuple[str, ...]:
     """Names of the runs of a file, in no order, without reading them."""
     with opened(file_path, locking=locking) as file:
         return tuple(_run_modules(file.nwbfile))
 
 
 # Writing --------------------------------------------------------------------------------------------------------------
+
+
+def require_place(file_path: Path, *, run_id: str | None, output: Path | None, replace: bool) -> None:
+    """Stop before a long run where its results could not be written.
+
+    Raises
+    ------
+    NwbCompactError
+        If the run id is not letters, digits and dashes, or it or the output file exists and is not to be replaced.
+    """
+    _require_new_output(output, file_path, replace)
+    if run_id is not None:
+        _require_names(run_id, run_id in run_ids(file_path) and not replace, file_path)
 
 
 def _require_new_output(output: Path | None, file_path: Path, replace: bool) -> None:

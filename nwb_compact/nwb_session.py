@@ -40,7 +40,7 @@ from nwb_compact.session import About, Images, MeanResponses, Presentations, Res
 
 
 def write_session(
-    session: Session, file_path: Path, *, overwrite: bool = False, objects_limit: int = c.IMAGES_AS_OBJECTS_LIMIT
+    session: Session, file_path: str | Path, *, overwrite: bool = False, objects_limit: int = c.IMAGES_AS_OBJECTS_LIMIT
 ) -> None:
     """Write a session as an NWB file of core types, as a whole or not at all.
 
@@ -69,6 +69,7 @@ def write_session(
     >>> read_session(file_path).units.name
     ('unit-1', 'unit-2')
     """
+    file_path = Path(file_path)
     if file_path.exists() and not overwrite:
         raise NwbCompactError(file_path, found="a file", expected="none yet", next_step="choose another name, or allow to overwrite it")
     nwbfile = _nwbfile(session, objects_limit)
@@ -77,7 +78,7 @@ def write_session(
 
 
 @contextmanager
-def open_session(file_path: Path) -> Iterator[Session]:
+def open_session(file_path: str | Path) -> Iterator[Session]:
     """The session of a file; its pixels stay on disk and are read when indexed, until the block ends.
 
     Raises
@@ -96,10 +97,10 @@ def open_session(file_path: Path) -> Iterator[Session]:
     (3, 8, 8, 3)
     """
     with opened(file_path) as file:
-        yield _session(file, file_path)
+        yield _session(file, Path(file_path))
 
 
-def read_session(file_path: Path) -> Session:
+def read_session(file_path: str | Path) -> Session:
     """The session of a file, all of it in memory; raises as `open_session` does."""
     with open_session(file_path) as session:
         pixels = session.images.pixels

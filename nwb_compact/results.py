@@ -85,6 +85,18 @@ class Results:
         return np.argsort(-self.student_prediction, axis=0, kind="stable")[:n].T
 
 
+def median(values: Float[np.ndarray, "unit"]) -> float:
+    """Median over the units that have the score, those without (NaN) left out; NaN where none has.
+
+    Examples
+    --------
+    >>> median(np.array([1.0, np.nan, 2.0])), median(np.array([np.nan]))
+    (1.5, nan)
+    """
+    held = values[~np.isnan(values)]
+    return float(np.median(held)) if held.size else float("nan")
+
+
 def example_results(session: Session | None = None) -> Results:
     """A small, made-up `Results` for documentation and tests; its numbers mean nothing.
 

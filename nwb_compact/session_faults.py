@@ -17,7 +17,7 @@ from nwb_compact.nwb_io import one_line
 from nwb_compact.session import image_sha256
 
 FEWEST_IMAGES = 20
-"""Different images with a response that a fit needs at the very least, so that each side of a split holds some."""
+"""Different images with a usable response that a fit needs at the very least."""
 HASHED_BYTES = 100_000_000
 """Pixels whose hashes are compared, taken evenly over the session: all of most sessions, and about two seconds."""
 HASHED_AT_ONCE = 256
@@ -247,37 +247,36 @@ def _means(parts: _Parts) -> Iterator[Fault]:
 
 
 def _coverage(parts: _Parts) -> Iterator[Fault]:
-    """Images without any response, and whether those with one suffice; rows out of range are another check's matter."""
-    images = parts.images
-    hashes, names = (None, None) if images is None else (images.get(c.SHA256), images.get(c.NAME))
-    if images is None or hashes is None:
+    """Whether enough images have a response; one without is no fault, since a fit leaves it out."""
+    hashes = None if parts.images is None else parts.images.get(c.SHA256)
+    if hashes is None:
         return
     answered = _answered(parts, len(hashes))
     if answered is None:
         return
-    if not answered.all():
-        silent = np.flatnonzero(~answered)
-        some = _some(silent if names is None or len(names) != len(hashes) else names[silent])
-        next_step = "convert the session without them, or with their responses"
-        yield parts.fault(c.IMAGE_TABLE, f"{len(silent)} images without any response ({some})", "a response to every image", next_step)
     different = len(set(hashes[answered]))
     if different < FEWEST_IMAGES:
-        found, expected = f"{different} different images with a response", f"at least {FEWEST_IMAGES}"
-        yield parts.fault(c.IMAGE_TABLE, found, expected, "fit a session with more images")
+        found = f"{different} different images with a usable response ({len(hashes)} images in all)"
+        next_step = f"fit a session with more images; responses count where {c.IS_VALID} is True"
+        yield parts.fault(c.IMAGE_TABLE, found, f"at least {FEWEST_IMAGES}", next_step)
 
 
 def _answered(parts: _Parts, n_images: int) -> np.ndarray | None:
-    answered = np.zeros(n_images, bool)
-    presentation = None if parts.counts is None else parts.counts.get(c.PRESENTATION)
-    image_index = None if parts.presentations is None else parts.presentations.get(c.IMAGE_INDEX)
-    mean = None if parts.means is None else parts.means.get(c.MEAN)
-    if presentation is not None and image_index is not None:
-        shown = image_index[presentation[(presentation >= 0) & (presentation < len(image_index))]]
-        answered[shown[(shown >= 0) & (shown < n_images)].astype(int)] = True
-    elif mean is None or len(mean) != n_images:
+    """Which images have a response that a fit uses: a count in a valid presentation, or a mean where there are no counts.
+
+    None where a column that says so is missing. Rows out of range are another check's matter.
+    """
+    if parts.counts is None:
+        mean = None if parts.means is None else parts.means.get(c.MEAN)
+        return None if mean is None or len(mean) != n_images else np.isfinite(mean).reshape(n_images, -1).any(1)
+    counted = parts.counts.get(c.PRESENTATION)
+    image_index, is_valid = (None if parts.presentations is None else parts.presentations.get(name) for name in (c.IMAGE_INDEX, c.IS_VALID))
+    if counted is None or image_index is None or is_valid is None or len(is_valid) != len(image_index):
         return None
-    if mean is not None and len(mean) == n_images:
-        answered |= np.isfinite(mean).reshape(n_images, -1).any(1)
+    counted = counted[(counted >= 0) & (counted < len(image_index))].astype(int)
+    shown = image_index[counted[is_valid[counted].astype(bool)]]
+    answered = np.zeros(n_images, bool)
+    answered[shown[(shown >= 0) & (shown < n_images)].astype(int)] = True
     return answered
 
 

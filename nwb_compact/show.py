@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 import numpy as np
-from jaxtyping import Float
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +14,7 @@ from rich.text import Text
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_results import read_results
-from nwb_compact.results import Results
+from nwb_compact.results import Results, median
 
 JSON_VERSION = 1
 """Of the layout of `--json`; a name is never given another meaning under the same version."""
@@ -103,18 +102,6 @@ def _unit_object(scores: Mapping[str, float], of_counts: Callable[[Any], Any] | 
     shown["reliability"] = _or_none(scores["reliability"])
     shown |= {name: counted(scores[name]) for name in COUNTS}
     return shown | {"teacher_student_r2": _or_none(scores["teacher_student_r2"])}
-
-
-def median(values: Float[np.ndarray, "unit"]) -> float:
-    """Median of the units that have the score; NaN where none has.
-
-    Examples
-    --------
-    >>> median(np.array([1.0, np.nan, 2.0]))
-    1.5
-    """
-    held = values[~np.isnan(values)]
-    return float(np.median(held)) if held.size else float("nan")
 
 
 def _or_none(value: Any) -> float | None:

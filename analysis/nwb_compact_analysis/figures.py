@@ -10,7 +10,7 @@ from jaxtyping import Float, Integer
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from nwb_compact.results import Results
+from nwb_compact.results import Results, median
 from nwb_compact_analysis.style import (
     GREY,
     STUDENT,
@@ -18,7 +18,6 @@ from nwb_compact_analysis.style import (
     TEACHER,
     TEACHER_MARKER,
     axes_or_new,
-    median,
     number,
     short_label,
     styled,

@@ -13,10 +13,10 @@ from html import escape
 import numpy as np
 
 from nwb_compact import __version__
-from nwb_compact.results import SCORE_COLUMNS, Results
+from nwb_compact.results import SCORE_COLUMNS, Results, median
 from nwb_compact.session import Session
 from nwb_compact_analysis.figures import order_by_accuracy, teacher_parameters
-from nwb_compact_analysis.style import median, number
+from nwb_compact_analysis.style import number
 
 STUDY = (
     "Cowley, B. R., Stan, P. L., Pillow, J. W. & Smith, M. A. Compact deep neural network models of the visual cortex. "

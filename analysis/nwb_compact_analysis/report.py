@@ -25,7 +25,7 @@ UNITS_A_FIGURE = {"scores": 45, "filters": 30, "fits": 25, "images": 8}
 _FITS_A_ROW, _FIT_IN = 5, 1.6
 
 
-def write_report(results: Results, session: Session, source: str, folder: Path, *, overwrite: bool = False) -> Path:
+def write_report(results: Results, session: Session, source: str, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Draw all figures, write them and the page into `folder`, and give back the path of the page.
 
     Everything is drawn before the first file is written, so a failure leaves an older report as it was.
@@ -59,6 +59,7 @@ def write_report(results: Results, session: Session, source: str, folder: Path, 
     ...     page.name, len(list(page.parent.glob("figure_*.png")))
     ('index.html', 7)
     """
+    folder = Path(folder)
     check_folder(folder, overwrite)
     sections = draw_sections(results, session)
     html = render_page(results, session, source, sections)

@@ -11,7 +11,6 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ft2font import FT2Font
@@ -80,18 +79,6 @@ def number(value: float) -> str:
         if abs(value) >= 0.9995 * size:  # what rounds to 1 k is written so
             return f"{value / size:.3g}{suffix}"
     return f"{value:.3g}"
-
-
-def median(values: Float[np.ndarray, "unit"]) -> float:
-    """Median over the units that have a value; NaN when none has.
-
-    Examples
-    --------
-    >>> median(np.array([0.2, np.nan, 0.4])), median(np.array([np.nan]))
-    (0.30000000000000004, nan)
-    """
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else float("nan")
 
 
 def chunks(items: Sequence[int], size: int) -> list[tuple[int, ...]]:

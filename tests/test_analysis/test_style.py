@@ -2,7 +2,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from nwb_compact_analysis.style import STUDENT, TEACHER, axes_or_new, chunks, median, number, short_label, styled
+from nwb_compact_analysis.style import STUDENT, TEACHER, axes_or_new, chunks, number, short_label, styled
 
 
 def test_given_axes_are_used_and_no_figure_is_made(close_figures):
@@ -41,11 +41,6 @@ def test_chunks_are_complete_in_order_and_even(n, size, parts):
     made = chunks(range(n), size)
     assert [len(part) for part in made] == parts
     assert [item for part in made for item in part] == list(range(n))
-
-
-def test_median_ignores_units_without_a_value():
-    assert median(np.array([np.nan, 3.0, 1.0, 2.0])) == 2.0
-    assert np.isnan(median(np.array([np.nan])))
 
 
 def test_numbers_round_to_three_figures():

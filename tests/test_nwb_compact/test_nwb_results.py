@@ -205,6 +205,16 @@ def test_reading_names_what_is_missing(session_file: Path) -> None:
         read_results(session_file)
 
 
+def test_paths_may_be_strings(session_file: Path) -> None:
+    output = session_file.with_name("out.nwb")
+    assert write_results(example_results(example_session()), str(session_file)) == session_file
+    assert write_results(replace(example_results(example_session()), run_id="two"), str(session_file), output=str(output)) == output
+    assert set(run_ids(str(session_file))) == {"example"}
+    assert [run.run_id for run in read_results(str(output))] == ["example", "two"]
+    with pytest.raises(NwbCompactError, match=r"^typo\.nwb: found no file, expected an NWB file\. Next: correct the path$"):
+        read_results("typo.nwb")
+
+
 def test_a_later_contract_is_refused(session_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as later:
         later.setattr(c, "CONTRACT_VERSION", "2")

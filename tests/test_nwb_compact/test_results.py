@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nwb_compact.results import SCORE_COLUMNS, SIDES, example_results
+from nwb_compact.results import SCORE_COLUMNS, SIDES, example_results, median
 from nwb_compact.session import example_session
 
 
@@ -36,3 +36,9 @@ def test_both_models_have_the_same_kinds_of_scores():
     teacher = {name.removeprefix("teacher_") for name in SCORE_COLUMNS if name.startswith("teacher_")} - {"student_r2"}
     student = {name.removeprefix("student_") for name in SCORE_COLUMNS if name.startswith("student_")} - {"parameters", "filters", "bytes"}
     assert teacher == student
+
+
+def test_median_ignores_units_without_a_value():
+    assert median(np.array([np.nan, 3.0, 1.0, 2.0])) == 2.0
+    assert np.isnan(median(np.array([np.nan])))
+    assert np.isnan(median(np.zeros(0)))
