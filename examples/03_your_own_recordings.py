@@ -19,7 +19,7 @@ from nwb_compact.session import About, Images, Presentations, ResponseUnits, Ses
 
 # %% Stand-ins for what you recorded. All times are seconds on one clock.
 rng = np.random.default_rng(1)
-pixels = rng.integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)  # (image height width channel); or grey, without the last axis
+pixels = rng.integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)  # (image height width channel), square; grey without the last axis
 shown = rng.permutation(np.repeat(np.arange(40), 4))  # (presentation,) row of `pixels`, in the order shown
 onset_s = 5 + 0.5 * np.arange(len(shown)) + rng.uniform(0, 0.05, len(shown))  # (presentation,)
 offset_s = onset_s + 0.1  # (presentation,)

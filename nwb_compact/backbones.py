@@ -7,6 +7,8 @@ once an image.
 
 import importlib
 import sys
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +25,16 @@ BATCH_IMAGES = 32
 """Images a step through a frozen backbone; fits every machine and does not change the features."""
 
 
-def frozen_backbone(name: str) -> nn.Module | None:
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A frozen network and what it is."""
+
+    network: nn.Module
+    sha256: str
+    """Over names and values of all its weights."""
+
+
+def frozen_backbone(name: str) -> Backbone | None:
     """The frozen network that `name` asks for, in evaluation mode; None for `conv`, which is trained with the teacher.
 
     Raises
@@ -48,7 +59,7 @@ def frozen_backbone(name: str) -> nn.Module | None:
         expected = "conv or torch:MODULE:FACTORY"
         raise NwbCompactError("--backbone", found=f"'{name}'", expected=expected, next_step="see examples/efficientnet_lite0.py")
     if str(Path.cwd()) not in sys.path:  # a lab's own factory usually lies in the folder it works in
-        sys.path.insert(0, str(Path.cwd()))
+        sys.path.append(str(Path.cwd()))
     try:
         network = getattr(importlib.import_module(module_name), factory_name)()
     except Exception as error:  # the factory is the user's code: whatever it raises is theirs to read
@@ -58,7 +69,10 @@ def frozen_backbone(name: str) -> nn.Module | None:
     if not isinstance(network, nn.Module):
         next_step = "return the network itself; see examples/efficientnet_lite0.py"
         raise NwbCompactError(f"--backbone {name}", found=type(network).__name__, expected="a torch.nn.Module", next_step=next_step)
-    return network.eval().requires_grad_(False)
+    weights = sha256()
+    for key, value in network.state_dict().items():
+        weights.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return Backbone(network.eval().requires_grad_(False), weights.hexdigest())
 
 
 def features(

@@ -7,11 +7,14 @@ A setting that a stage does not use is not a field of it, so a wrong name is an 
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nwb_compact.errors import NwbCompactError, nearest
+
+Width = Annotated[int, Field(ge=1, le=1024)]
+"""Filters of a layer."""
 
 
 class Stage(BaseModel):
@@ -29,7 +32,7 @@ class Split(Stage):
     scored_fraction: float = Field(0.5, gt=0, lt=1)
     """Share of the images that is scored, for `random`; the study used 0.5."""
     validation_fraction: float = Field(0.15, gt=0, lt=1)
-    """Share of the fitting side that decides when to stop; never scored. Chosen on simulated sessions."""
+    """Share of the fitting side that decides when to stop; never scored. A usual share, not tuned."""
 
 
 class Teacher(Stage):
@@ -58,7 +61,7 @@ class Teacher(Stage):
     learning_rate: float = Field(3e-3, gt=0)
     """AdamW step size at the start."""
     weight_decay: float = Field(1e-2, ge=0)
-    """AdamW weight decay of the core."""
+    """AdamW weight decay of all but the spatial readout, which has its own (see docs/methods.md)."""
     batch_images: int = Field(64, ge=2)
     """Images a step; 64 as the study."""
 
@@ -66,9 +69,9 @@ class Teacher(Stage):
 class Student(Stage):
     """The compact network (see docs/methods.md): five layers of 5 x 5 filters, separable after the first, a dense 28 x 28 readout."""
 
-    early_filters: tuple[int, int] = (40, 48)
+    early_filters: tuple[Width, Width] = (40, 48)
     """Filters of layers 1 and 2 before pruning, shared by all units while the bank trains (the study found early filters shared)."""
-    late_filters: tuple[int, int, int] = (8, 8, 6)
+    late_filters: tuple[Width, Width, Width] = (8, 8, 6)
     """Filters of layers 3, 4 and 5 of each unit before pruning; the published models kept 3, 7 and 3."""
 
 
@@ -83,8 +86,8 @@ class Distill(Stage):
     """Images a step; the study used 64."""
     kernel_blur_px: float = Field(0.5, ge=0)
     """SD of the Gaussian that smooths spatial kernels of layers 2 to 5 (see docs/methods.md)."""
-    blur_times: int = Field(4, ge=0)
-    """How often in a training the kernels are smoothed; the study: every 500,000 of 12 million images."""
+    blur_times: int = Field(4, ge=0, le=16)
+    """How often the kernels are smoothed during the first 80 % of a training; the study: 24 times in 12 million images."""
     shift_px: int = Field(12, ge=0)
     """Largest shift of a view, pixels: the teacher answers the view itself, so any natural view is a valid question."""
     views: int = Field(4, ge=1)
@@ -138,11 +141,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {
         "teacher": {"members": 25, "channels": 512, "core_blocks": 4, "trunk_channels": 128, "epochs": 200},
         "student": {"early_filters": (100, 100), "late_filters": (100, 100, 100)},
-        "distill": {"images_seen": 12_000_000, "learning_rate": 1e-4, "batch_images": 64, "blur_times": 20, "views": 16},
+        "distill": {"images_seen": 12_000_000, "learning_rate": 1e-4, "batch_images": 64, "blur_times": 16, "views": 16},
         "prune": {"images": 5000, "images_seen": 12_000_000, "learning_rate": 1e-4},
     },
 }
-"""quick: minutes on two cores, to see that all is well. standard: the default. paper: the study's sizes; wants a GPU and `--images`."""
+"""quick: minutes on two cores, to see that all is well. standard: the default. paper: the study's widths and lengths, for a GPU, a
+frozen backbone and many `--images`; students still share two layers until they are pruned."""
 
 
 def configure(preset: str = "standard", file: Path | None = None, changes: Mapping[str, Any] | None = None) -> Fit:
@@ -192,25 +196,28 @@ def configure(preset: str = "standard", file: Path | None = None, changes: Mappi
         raise _named_fault(error) from error
 
 
-def settings(config: Stage, prefix: str = "") -> dict[str, str]:
+def flat(config: Stage, prefix: str = "") -> dict[str, str]:
     """Every setting as one flat table of dotted names, for provenance.
 
     Examples
     --------
-    >>> settings(configure())["teacher.members"]
+    >>> flat(configure())["teacher.members"]
     '4'
     """
-    flat: dict[str, str] = {}
+    table: dict[str, str] = {}
     for name, value in config:
-        flat |= settings(value, f"{prefix}{name}.") if isinstance(value, Stage) else {f"{prefix}{name}": str(value)}
-    return flat
+        table |= flat(value, f"{prefix}{name}.") if isinstance(value, Stage) else {f"{prefix}{name}": str(value)}
+    return table
 
 
 def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for name, value in above.items():
-        inner = merged.get(name)
-        merged[name] = _overlay(inner if isinstance(inner, Mapping) else {}, value) if isinstance(value, Mapping) else value
+        inner = merged.get(name, {})
+        if not isinstance(value, Mapping):
+            merged[name] = value
+        elif isinstance(inner, Mapping):  # else a value stands where a table belongs: it stays, to be named as the fault it is
+            merged[name] = _overlay(inner, value)
     return merged
 
 

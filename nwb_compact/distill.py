@@ -39,8 +39,7 @@ class Lessons:
 
 
 def lessons(
-    images: UInt8[np.ndarray, "image 112 112 3"], answers: Callable[[np.ndarray], np.ndarray], settings: config.Distill, *,
-    seed: int, advance: Advance = silent,
+    images: UInt8[np.ndarray, "image 112 112 3"], answers: Callable[[np.ndarray, int], np.ndarray], settings: config.Distill, *, seed: int
 ) -> Lessons:
     """Ask the teacher about every view of every image, once.
 
@@ -49,29 +48,26 @@ def lessons(
     images
         Images that students may learn from: never one of the scored side.
     answers
-        The teacher: images to expected counts (image unit).
+        The teacher: images, and the number of the view they are, to expected counts (image unit).
     settings
         How many views, how far they shift.
     seed
         Source of the views.
-    advance
-        Told of every view.
 
     Examples
     --------
     >>> images = np.zeros((3, 112, 112, 3), np.uint8)
-    >>> lessons(images, lambda x: np.ones((len(x), 2), np.float32), config.Distill(views=2), seed=0).answer.shape
+    >>> lessons(images, lambda x, view: np.ones((len(x), 2), np.float32), config.Distill(views=2), seed=0).answer.shape
     (6, 2)
     """
-    views, answered = [], []
+    views, answered = np.empty((settings.views, *images.shape), np.uint8), []
     for number in range(settings.views):
-        views.append(view(images, number, shift_px=settings.shift_px, seed=seed))
-        answered.append(answers(views[-1]))
-        advance()
+        views[number] = view(images, number, shift_px=settings.shift_px, seed=seed)
+        answered.append(answers(views[number], number))
     answer = np.concatenate(answered).astype(np.float32)
     offset, scale = answer.mean(axis=0), answer.std(axis=0)
     scale = np.where(scale < 1e-6, np.float32(1), scale)
-    return Lessons(np.concatenate(views), (answer - offset) / scale, offset, scale)
+    return Lessons(views.reshape(-1, *images.shape[1:]), (answer - offset) / scale, offset, scale)
 
 
 def train_bank(

@@ -1,16 +1,12 @@
 """The method, from session files to results in them; also `python -m nwb_compact.fit`.
 
-`fit_sessions` reads like the methods section: read, split, teacher, lessons, students, scores. What takes long leaves a checkpoint in a
-work folder beside the file, so a fit that was killed goes on where it stopped and ends with the same scores.
+`fit_sessions` reads like the methods section: features, teacher, lessons, students, scores. What takes long is kept in a work folder, so
+a fit that was killed goes on where it stopped and ends with the same scores (see `work`).
 """
 
-import json
 import shlex
-import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -21,29 +17,30 @@ import click
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from torch import nn
 
-from nwb_compact import config
-from nwb_compact.backbones import features, frozen_backbone
+from nwb_compact import __version__, config
+from nwb_compact.backbones import Backbone, features, frozen_backbone
 from nwb_compact.bank import Bank, BankShape
 from nwb_compact.check import require_sound
 from nwb_compact.config import PRESETS, Fit, configure
 from nwb_compact.distill import EPOCHS, Lessons, answers_of, lessons, train_bank
 from nwb_compact.errors import NwbCompactError
-from nwb_compact.images import as_rgb, read_images
-from nwb_compact.nwb_results import run_ids, write_results
+from nwb_compact.images import as_rgb, read_images, same_picture
+from nwb_compact.nwb_results import require_place, run_ids, write_results
 from nwb_compact.nwb_session import open_session
 from nwb_compact.progress import stage
-from nwb_compact.provenance import input_hash, record
+from nwb_compact.provenance import commit, input_hash, record
 from nwb_compact.prune import prune
-from nwb_compact.responses import Responses, responses_of, split_images
-from nwb_compact.results import Results
+from nwb_compact.responses import Responses, responses_of
+from nwb_compact.results import Results, median
 from nwb_compact.safe_write import require_writable
 from nwb_compact.scoring import Predictions, score_units
 from nwb_compact.session import image_sha256
-from nwb_compact.student import filters_per_layer, n_parameters
+from nwb_compact.split import split_images
+from nwb_compact.student import ARCHITECTURE, filters_per_layer, n_parameters
 from nwb_compact.teacher import Teacher, TeacherSession, fit_teacher
 from nwb_compact.training import derived_seed
+from nwb_compact.work import Work, work_folder
 
 SHARED_LAYERS = 2
 """Layers that all students of a bank share while they are first trained (see `bank`)."""
@@ -56,196 +53,184 @@ class SessionData:
     file_path: Path
     responses: Responses
     images: UInt8[np.ndarray, "image 112 112 3"]
-    sides: tuple[str, ...] = ()
+    sides: tuple[str, ...]
+    """One of `results.SIDES` for each image; a file that is not fitted has no `scored` image."""
 
     def rows(self, *sides: str) -> np.ndarray:
         """Images that fall on one of the sides."""
         return np.flatnonzero(np.isin(self.sides, sides))
 
 
-@dataclass(frozen=True)
-class World:
-    """Where and how loudly a fit works."""
-
-    device: str
-    work: Path
-    """Folder for checkpoints; gone when the fit is done."""
-    quiet: bool = False
-
-
 def fit_sessions(
-    fitted: Sequence[Path], lent: Sequence[Path], settings: Fit, world: World, *, more_images: Sequence[Path] = (), command: str = "",
+    sessions: Sequence[SessionData], n_fitted: int, lesson_pixels: UInt8[np.ndarray, "lesson 112 112 3"], backbone: Backbone | None,
+    settings: Fit, work: Work,
 ) -> tuple[Results, ...]:
-    """Fit teacher and students to the units of each fitted file. Nothing is written but checkpoints.
+    """Fit teacher and students to the units of the first `n_fitted` sessions. Nothing is written but to the work folder.
 
     Parameters
     ----------
-    fitted
-        Session files that are fitted and scored.
-    lent
-        Session files that only lend images and responses to the teacher.
+    sessions
+        From `read_sessions`: those that are fitted first, then those that only lend images and responses.
+    n_fitted
+        How many are fitted.
+    lesson_pixels
+        From `lesson_images`: what students may see.
+    backbone
+        From `backbones.frozen_backbone`; None trains one.
     settings
         Every number.
-    world
-        Device, work folder.
-    more_images
-        Folders, zips or session files whose images students also learn from.
-    command
-        The command line, for provenance.
+    work
+        Device and work folder.
 
     Returns
     -------
-    One `Results` a fitted file, in order; their `run_id` is empty until they are written.
+    One `Results` a fitted session, in order; run id and provenance are added when they are written.
+    """
+    with work.timed("features"):
+        seen = [_seen(backbone, session.images, f"features {number}", work) for number, session in enumerate(sessions)]
+    with work.timed("teacher"):
+        teacher = _teacher(sessions, seen, settings, work)
+    results = []
+    for number, session in enumerate(sessions[:n_fitted]):
+        with work.timed("lessons"):
+            taught = _lessons(teacher, backbone, number, lesson_pixels, settings, work)
+        with work.timed("students"):
+            bank = _students(taught, number, settings, work)
+        results.append(_results(session, teacher.predict(seen[number], number), teacher.n_parameters, taught, bank, settings, work))
+    return tuple(results)
+
+
+def read_sessions(fitted: Sequence[Path], lent: Sequence[Path], settings: Fit) -> tuple[SessionData, ...]:
+    """Sessions with the side of every image, fitted files first.
+
+    A lent image that looks like a scored one (another size, saved again, grey) is not used either, although its hash differs.
 
     Raises
     ------
     NwbCompactError
-        If a file, a split or a backbone cannot be used.
+        If a file has no pixels or no responses, or a split leaves a side empty.
     """
-    clock = Clock()
-    sessions = _read(fitted, lent, settings)
-    seeing = Seeing(settings.teacher.backbone, world)
-    with clock("features"):
-        inputs = seeing.inputs(sessions)
-    with clock("teacher"):
-        teacher = _teacher(sessions, inputs, settings, world)
-    with clock("lesson_images"):
-        lesson_images = _lesson_images(sessions, more_images)
-    results = []
-    for number, session in enumerate(sessions[: len(fitted)]):
-        with clock("lessons"):
-            taught = _lessons(teacher, seeing, number, lesson_images, settings, world)
-        with clock("students"):
-            bank = _students(taught, number, settings, world)
-        results.append(_results(session, inputs[number], teacher, taught, bank, number, settings, world))
-    facts = _facts(sessions, len(fitted), teacher, len(lesson_images), settings, world) | clock.facts()
-    return tuple(replace(found, provenance=record(settings, command, facts | dict(found.provenance))) for found in results)
-
-
-# Stages, in the order of use --------------------------------------------------------------------------------------------
-
-
-def _read(fitted: Sequence[Path], lent: Sequence[Path], settings: Fit) -> tuple[SessionData, ...]:
-    """Sessions with the side of every image, fitted files first."""
-    sessions = []
+    read = []
     for file_path in (*fitted, *lent):
         with open_session(file_path) as session:
             if session.images.pixels is None:
                 next_step = "convert the session with its images"
                 raise NwbCompactError(file_path, found="hashes instead of images", expected="pixels to fit on", next_step=next_step)
-            sessions.append(SessionData(file_path, responses_of(session), as_rgb(session.images.pixels[:])))
-    responses = [session.responses for session in sessions]
-    sides = split_images(responses[: len(fitted)], responses[len(fitted) :], settings.split, seed=settings.seed)
-    return tuple(replace(session, sides=side) for session, side in zip(sessions, (*sides[0], *sides[1]), strict=True))
+            read.append((file_path, responses_of(session), as_rgb(session.images.pixels)))
+    responses = [what for _, what, _ in read]
+    sides_fitted, sides_lent = split_images(responses[: len(fitted)], responses[len(fitted) :], settings.split, seed=settings.seed)
+    sessions = [SessionData(*what, side) for what, side in zip(read, (*sides_fitted, *sides_lent), strict=True)]
+    scored = scored_pixels(sessions)
+    return (*sessions[: len(fitted)], *(_without(session, scored) for session in sessions[len(fitted) :]))
 
 
-class Seeing:
-    """What the teacher sees of an image: the image itself for `conv`, else the frozen backbone's features, kept in the work folder."""
-
-    def __init__(self, backbone: str, world: World):
-        self.network: nn.Module | None = frozen_backbone(backbone)
-        self.world = world
-
-    def inputs(self, sessions: Sequence[SessionData]) -> list[np.ndarray]:
-        """One array a session."""
-        return [self.of(session.images, f"features_{number}") for number, session in enumerate(sessions)]
-
-    def of(self, images: UInt8[np.ndarray, "image 112 112 3"], name: str) -> np.ndarray:
-        """Images or their features; `name` is the stage, kept for resuming."""
-        if self.network is None:
-            return images
-        network = self.network
-
-        def compute() -> np.ndarray:
-            with stage(f"{name.replace('_', ' ')}", len(images), quiet=self.world.quiet) as advance:
-                return features(network, images, device=self.world.device, advance=advance)
-
-        return _kept(self.world.work / f"{name}.npy", compute)
+def scored_pixels(sessions: Sequence[SessionData]) -> UInt8[np.ndarray, "scored 112 112 3"]:
+    """Every scored image."""
+    return np.concatenate([session.images[session.rows("scored")] for session in sessions])
 
 
-def _teacher(sessions: Sequence[SessionData], inputs: Sequence[np.ndarray], settings: Fit, world: World) -> Teacher:
-    training = [
-        TeacherSession(what, session.responses.mean, session.rows("fit"), session.rows("validation"))
-        for session, what in zip(sessions, inputs, strict=True)
-    ]
-    total = settings.teacher.members * settings.teacher.epochs
-    with stage("teacher", total, quiet=world.quiet) as advance:
-        return fit_teacher(training, settings.teacher, seed=settings.seed, device=world.device, checkpoints=world.work, advance=advance)
+def lesson_images(sessions: Sequence[SessionData], places: Sequence[Path]) -> UInt8[np.ndarray, "lesson 112 112 3"]:
+    """What students may learn from: images of the fitting side of every session and the user's own, each once, none that is scored.
+
+    Parameters
+    ----------
+    sessions
+        From `read_sessions`.
+    places
+        Folders, zips and session files of further images.
+
+    Raises
+    ------
+    NwbCompactError
+        If a place cannot be read.
+    """
+    scored = scored_pixels(sessions)
+    own = [session.images[session.rows("fit", "validation")] for session in sessions]
+    further = [images[~same_picture(images, scored)] for images in map(_images_at, places)]
+    everything = np.concatenate([*own, *further])
+    first = {image_sha256(image): row for row, image in reversed(list(enumerate(everything)))}
+    return everything[sorted(first.values())]
 
 
-def _lesson_images(sessions: Sequence[SessionData], more_images: Sequence[Path]) -> UInt8[np.ndarray, "lesson 112 112 3"]:
-    """Images students may learn from: the fitting side of every session and the user's own, each once, none of the scored side."""
-    scored = {image for s in sessions for image, side in zip(s.responses.image_sha256, s.sides, strict=True) if side == "scored"}
-    scored_pixels = {image_sha256(s.images[row]) for s in sessions for row in s.rows("scored")}
-    chosen: dict[str, np.ndarray] = {}
-    for session in sessions:
-        for row in session.rows("fit", "validation"):
-            chosen.setdefault(session.responses.image_sha256[row], session.images[row])
-    for place in more_images:
-        for image, pixels in _more_images(place):
-            if image not in scored and image not in scored_pixels:
-                chosen.setdefault(image, pixels)
-    return np.stack(list(chosen.values()))
+# Stages, in the order of use --------------------------------------------------------------------------------------------
 
 
-def _more_images(place: Path) -> Iterator[tuple[str, np.ndarray]]:
-    if place.suffix.lower() == ".nwb":
-        with open_session(place) as session:
-            if session.images.pixels is None:
-                expected = "a session with pixels"
-                raise NwbCompactError(place, found="hashes instead of images", expected=expected, next_step="name another file")
-            yield from zip(session.images.sha256, as_rgb(session.images.pixels[:]), strict=True)
-    else:
-        for pixels in read_images(place):
-            yield image_sha256(pixels), pixels
+def _without(session: SessionData, scored: UInt8[np.ndarray, "scored 112 112 3"]) -> SessionData:
+    alike = same_picture(session.images, scored)
+    return replace(session, sides=tuple("unused" if same else side for side, same in zip(session.sides, alike, strict=True)))
 
 
-def _lessons(teacher: Teacher, seeing: Seeing, number: int, images: np.ndarray, settings: Fit, world: World) -> Lessons:
-    """The teacher's answers to every view of every lesson image."""
-    asked = iter(range(settings.distill.views))
-
-    def answers(views: np.ndarray) -> np.ndarray:
-        question = next(asked)
-        path = world.work / f"answers_{number}_{question}.npy"
-        return _kept(path, lambda: teacher.predict(seeing.of(views, f"view_{question}"), number))
-
-    seed = derived_seed(settings.seed, "views")
-    with stage("lessons", settings.distill.views, quiet=world.quiet) as advance:
-        return lessons(images, answers, settings.distill, seed=seed, advance=advance)
+def _images_at(place: Path) -> UInt8[np.ndarray, "image 112 112 3"]:
+    if place.suffix.lower() != ".nwb":
+        return read_images(place)
+    with open_session(place) as session:
+        if session.images.pixels is None:
+            raise NwbCompactError(place, found="hashes instead of images", expected="a session with pixels", next_step="name another file")
+        return as_rgb(session.images.pixels)
 
 
-def _students(taught: Lessons, number: int, settings: Fit, world: World) -> Bank:
+def _seen(backbone: Backbone | None, images: UInt8[np.ndarray, "image 112 112 3"], name: str, work: Work) -> np.ndarray:
+    """What the teacher looks at: the images themselves, or a frozen backbone's features of them."""
+    if backbone is None:
+        return images
+
+    def compute() -> np.ndarray:
+        with stage(name, len(images), quiet=work.quiet) as advance:
+            return features(backbone.network, images, device=work.device, advance=advance)
+
+    return work.array(name.replace(" ", "_"), compute)
+
+
+def _teacher(sessions: Sequence[SessionData], seen: Sequence[np.ndarray], settings: Fit, work: Work) -> Teacher:
+    training = []
+    for session, inputs in zip(sessions, seen, strict=True):
+        fit, validation = session.rows("fit"), session.rows("validation")
+        known = np.full_like(session.responses.mean, np.nan)  # the teacher never holds a response it may not see
+        known[np.concatenate([fit, validation])] = session.responses.mean[np.concatenate([fit, validation])]
+        training.append(TeacherSession(inputs, known, fit, validation))
+    with stage("teacher", settings.teacher.members * settings.teacher.epochs, quiet=work.quiet) as advance:
+        return fit_teacher(training, settings.teacher, seed=settings.seed, device=work.device, checkpoints=work.folder, advance=advance)
+
+
+def _lessons(teacher: Teacher, backbone: Backbone | None, number: int, pixels: np.ndarray, settings: Fit, work: Work) -> Lessons:
+    """The teacher's answers to every view of every lesson image; features are computed once for all fitted sessions."""
+
+    def answers(views: np.ndarray, view: int) -> np.ndarray:
+        return work.array(f"answers_{number}_{view}", lambda: teacher.predict(_seen(backbone, views, f"view {view}", work), number))
+
+    return lessons(pixels, answers, settings.distill, seed=derived_seed(settings.seed, "views"))
+
+
+def _students(taught: Lessons, number: int, settings: Fit, work: Work) -> Bank:
     """A bank of all units' students: trained together, pruned each its own way, retrained."""
     seed = derived_seed(settings.seed, "students", number)
     torch.manual_seed(seed)
     widths = (*settings.student.early_filters, *settings.student.late_filters)
     whole = Bank(BankShape(taught.answer.shape[1], widths, SHARED_LAYERS))
-    kept: dict[str, Any] = {"device": world.device}
-    distill = settings.distill
-    with stage("students", EPOCHS, quiet=world.quiet) as advance:
+    with stage("students", EPOCHS, quiet=work.quiet) as advance:
         train_bank(
-            whole, taught, distill, images_seen=distill.images_seen, learning_rate=distill.learning_rate, seed=seed,
-            checkpoint=world.work / f"students_{number}.pt", advance=advance, **kept,
+            whole, taught, settings.distill, images_seen=settings.distill.images_seen, learning_rate=settings.distill.learning_rate,
+            seed=seed, device=work.device, checkpoint=work.path(f"students_{number}.pt"), advance=advance,
         )
-    with stage("pruning", 1, quiet=world.quiet) as advance:
-        pruned = prune(whole, taught, settings.prune, seed=derived_seed(seed, "prune"), device=world.device)
+    with stage("pruning", 1, quiet=work.quiet) as advance:
+        pruned = prune(whole, taught, settings.prune, seed=derived_seed(seed, "prune"), device=work.device)
         advance()
-    with stage("students, pruned", EPOCHS, quiet=world.quiet) as advance:
+    with stage("students, pruned", EPOCHS, quiet=work.quiet) as advance:
         return train_bank(
-            pruned, taught, distill, images_seen=settings.prune.images_seen, learning_rate=settings.prune.learning_rate,
-            seed=derived_seed(seed, "pruned"), checkpoint=world.work / f"pruned_{number}.pt", advance=advance, **kept,
+            pruned, taught, settings.distill, images_seen=settings.prune.images_seen, learning_rate=settings.prune.learning_rate,
+            seed=derived_seed(seed, "pruned"), device=work.device, checkpoint=work.path(f"pruned_{number}.pt"), advance=advance,
         )
 
 
 def _results(
-    session: SessionData, inputs: np.ndarray, teacher: Teacher, taught: Lessons, bank: Bank, number: int, settings: Fit, world: World
+    session: SessionData, teacher_prediction: np.ndarray, teacher_parameters: int, taught: Lessons, bank: Bank, settings: Fit, work: Work
 ) -> Results:
     students = bank.cut(taught.scale, taught.offset)
     filters = np.stack([filters_per_layer(student) for student in students])
     predictions = Predictions(
-        teacher=teacher.predict(inputs, number),
-        student=answers_of(bank, taught, session.images, world.device),
-        teacher_parameters=teacher.n_parameters,
+        teacher=teacher_prediction,
+        student=answers_of(bank, taught, session.images, work.device),
+        teacher_parameters=teacher_parameters,
         student_parameters=np.array([n_parameters(student) for student in students]),
         student_filters=filters.sum(axis=1),
     )
@@ -254,55 +239,8 @@ def _results(
     return Results(
         run_id="", unit_name=session.responses.unit_name, scores=scores, reason=reason, image_sha256=session.responses.image_sha256,
         side=session.sides, teacher_prediction=predictions.teacher, student_prediction=predictions.student, filters_per_layer=filters,
-        students=students, provenance={"input_sha256": input_hash(session.responses)},
+        students=students, provenance={"input_sha256": input_hash(session.responses), "teacher_parameters": str(teacher_parameters)},
     )
-
-
-# What a run leaves behind -----------------------------------------------------------------------------------------------
-
-
-class Clock:
-    """Seconds of each stage, for provenance."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Add the seconds that pass inside to stage `name`."""
-        start = time.monotonic()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
-
-    def facts(self) -> dict[str, str]:
-        """One row a stage."""
-        return {f"seconds.{name}": f"{seconds:.1f}" for name, seconds in self.seconds.items()}
-
-
-def _facts(sessions: Sequence[SessionData], n_fitted: int, teacher: Teacher, n_lessons: int, settings: Fit, world: World) -> dict[str, str]:
-    inputs = {
-        f"{'fitted' if number < n_fitted else 'lent'}.{number}": f"{session.file_path.name} sha256:{input_hash(session.responses)}"
-        for number, session in enumerate(sessions)
-    }
-    return {
-        "device": world.device if world.device == "cpu" else torch.cuda.get_device_name(),
-        "threads": str(torch.get_num_threads()),
-        "teacher_parameters": str(teacher.n_parameters),
-        "teacher_validation_r2": " ".join(f"{score:.4f}" for score in teacher.validation_r2),
-        "lesson_images": str(n_lessons),
-    } | inputs
-
-
-def _kept(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """An array that is computed once and kept in the work folder."""
-    if path.exists():
-        return np.load(path)
-    value = compute()
-    beside = path.with_suffix(".part")
-    with beside.open("wb") as stream:
-        np.save(stream, value)
-    beside.replace(path)
-    return value
 
 
 # The command ------------------------------------------------------------------------------------------------------------
@@ -314,9 +252,11 @@ class _FitCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         spread: list[str] = []
         listing = False
-        for word in args:
+        for place, word in enumerate(args):
             if word == "--train":
                 listing = True
+                if place + 1 == len(args) or args[place + 1].startswith("-"):
+                    raise click.UsageError("--train needs at least one FILE", ctx)
             elif word.startswith("-"):
                 listing = False
                 spread.append(word)
@@ -327,7 +267,7 @@ class _FitCommand(click.Command):
 
 @click.command("fit", cls=_FitCommand)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--train", multiple=True, type=click.Path(path_type=Path), metavar="FILE ...", help="Files that only lend images.")
+@click.option("--train", multiple=True, type=click.Path(path_type=Path), metavar="FILE ...", help="Files that lend images and responses.")
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="standard", show_default=True, help="Sizes and lengths.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with settings (docs/configuration.md).")
 @click.option("--backbone", help="conv, or torch:MODULE:FACTORY.")
@@ -351,46 +291,45 @@ def command(
     if replaces and run_id is None:
         raise click.UsageError("--replace needs --run-id")
     settings = _settings(preset, config_file, changes)
-    _require_all(files, train, output, run_id, replaces)
+    _require_all(files, train, output, run_id, may_exist=replaces or resume)
     device = _device(settings.device)
-    work = _work_folder(files, train, images, settings, output, resume=resume)
-    run_id = _run_id(work, run_id)
-    asked = shlex.join(["nwb-compact", "fit", *sys.argv[sys.argv.index("fit") + 1 :]]) if "fit" in sys.argv else "nwb-compact fit"
-    found = fit_sessions(files, train, settings, World(device, work, quiet), more_images=images, command=asked)
-    for file_path, results in zip(files, found, strict=True):
-        if resume and run_id in run_ids(file_path) and not replaces:
-            continue  # the fit was killed between the files
-        written = write_results(replace(results, run_id=run_id), file_path, output=output, replace=replaces)
-        medians = {name: np.nanmedian(results.scores[name]) for name in ("teacher_r2", "student_r2", "student_parameters")}
-        click.echo(
-            f"{written}: run {run_id}, {len(results.unit_name)} units, median r2 teacher {medians['teacher_r2']:.3f}, "
-            f"student {medians['student_r2']:.3f} with {medians['student_parameters']:.0f} parameters"
-        )
-    shutil.rmtree(work, ignore_errors=True)
-    if not any(work.parent.iterdir()):
-        work.parent.rmdir()
+    backbone = frozen_backbone(settings.teacher.backbone)
+    sessions = read_sessions(files, train, settings)
+    lesson_pixels = lesson_images(sessions, images)
+    facts = _facts(sessions, len(files), lesson_pixels, backbone, device)
+    decisive = [facts, config.flat(settings), [session.sides for session in sessions], __version__, commit()]
+    work = Work(device, work_folder(output or files[0], decisive, resume=resume), quiet)
+    run = work.run_id(run_id or datetime.now(UTC).strftime("%Y%m%d-%H%M%S"))
+    for file_path, results in zip(files, fit_sessions(sessions, len(files), lesson_pixels, backbone, settings, work), strict=True):
+        if resume and not replaces and run in run_ids(file_path):
+            continue  # the fit was killed between two files
+        seconds = {f"seconds.{name}": f"{seconds:.1f}" for name, seconds in work.seconds().items()}
+        provenance = record(settings, _asked(), facts | seconds | dict(results.provenance))
+        complete = replace(results, run_id=run, provenance=provenance)
+        written = write_results(complete, file_path, output=output, replace=replaces)
+        click.echo(f"{written}: {_summary(complete)}")
+    work.remove()
 
 
 def _settings(preset: str, config_file: Path | None, changes: dict[str, Any]) -> Fit:
     given = {name: value for name, value in changes.items() if value is not None}
     nested: dict[str, Any] = {name: given[name] for name in ("seed", "device") if name in given}
-    nested["teacher"] = {name: given[name] for name in ("backbone", "members") if name in given}
-    nested["split"] = {"method": given["split"]} if "split" in given else {}
+    for name, stage_name, setting in (("backbone", "teacher", "backbone"), ("members", "teacher", "members"), ("split", "split", "method")):
+        if name in given:
+            nested.setdefault(stage_name, {})[setting] = given[name]
     return configure(preset, config_file, nested)
 
 
-def _require_all(files: Sequence[Path], train: Sequence[Path], output: Path | None, run_id: str | None, replaces: bool) -> None:
+def _require_all(files: Sequence[Path], train: Sequence[Path], output: Path | None, run_id: str | None, *, may_exist: bool) -> None:
     """Find what would stop the fit at its end before it starts."""
-    repeated = [path for path in (*files, *train) if (*files, *train).count(path) > 1]
-    if repeated:
-        raise NwbCompactError(repeated[0], found="a file named twice", expected="each file once", next_step="name it once")
-    for file_path in (*files, *train):
-        require_sound(file_path)
-    for file_path in files:
-        require_writable(file_path, output=output)
-        if run_id is not None and run_id in run_ids(file_path) and not replaces:
-            next_step = "choose another, or add --replace"
-            raise NwbCompactError(file_path, found=f"run '{run_id}'", expected="a new --run-id", next_step=next_step)
+    places = [path.resolve() for path in (*files, *train)]
+    for path in (*files, *train):
+        if places.count(path.resolve()) > 1:
+            raise NwbCompactError(path, found="a file named twice", expected="each file once", next_step="name it once")
+        require_sound(path)
+    for path in files:
+        require_place(path, run_id=run_id, output=output, replace=may_exist)
+        require_writable(path, output=output)
 
 
 def _device(asked: str) -> str:
@@ -399,31 +338,36 @@ def _device(asked: str) -> str:
     return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def _work_folder(
-    files: Sequence[Path], train: Sequence[Path], images: Sequence[Path], settings: Fit, output: Path | None, *, resume: bool
-) -> Path:
-    """A folder beside the file, named by everything that decides the scores; emptied unless the fit is resumed."""
-    names = [str(path.resolve()) for path in (*files, *train, *images)]
-    key = sha256(json.dumps([names, len(files), config.settings(settings)]).encode()).hexdigest()[:12]
-    first = (output or files[0]).resolve()
-    work = first.with_name(f".{first.stem}.nwb-compact") / key
-    if not resume:
-        shutil.rmtree(work, ignore_errors=True)
-    elif not work.exists():
-        expected = f"{work}, left by a fit with the same files and settings"
-        raise NwbCompactError("--resume", found="no stopped fit", expected=expected, next_step="leave --resume out")
-    work.mkdir(parents=True, exist_ok=True)
-    return work
+def _facts(
+    sessions: Sequence[SessionData], n_fitted: int, lesson_pixels: np.ndarray, backbone: Backbone | None, device: str
+) -> dict[str, str]:
+    """Inputs and machine: part of the provenance, and of what names the work folder."""
+    inputs = {
+        f"{'fitted' if number < n_fitted else 'lent'}.{number}": f"{session.file_path.name} sha256:{input_hash(session.responses)}"
+        for number, session in enumerate(sessions)
+    }
+    return inputs | {
+        "lesson_images": f"{len(lesson_pixels)} sha256:{sha256(lesson_pixels.tobytes()).hexdigest()}",
+        "backbone_sha256": backbone.sha256 if backbone is not None else "trained here",
+        "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(),
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "architecture": ARCHITECTURE,
+    }
 
 
-def _run_id(work: Path, asked: str | None) -> str:
-    """The run's name, kept for resuming."""
-    path = work / "run_id"
-    if asked is None and path.exists():
-        return path.read_text(encoding="utf-8")
-    name = asked or datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    path.write_text(name, encoding="utf-8")
-    return name
+def _asked() -> str:
+    """The command line, without what only this once was needed."""
+    words: Iterable[str] = sys.argv[sys.argv.index("fit") + 1 :] if "fit" in sys.argv else ()
+    return shlex.join(["nwb-compact", "fit", *(word for word in words if word != "--resume")])
+
+
+def _summary(results: Results) -> str:
+    scores = {name: median(results.scores[name]) for name in ("teacher_r2", "student_r2", "student_parameters")}
+    return (
+        f"run {results.run_id}, {len(results.unit_name)} units, median r2 of the teacher {scores['teacher_r2']:.3f}, "
+        f"of the students {scores['student_r2']:.3f} with {scores['student_parameters']:.0f} parameters"
+    )
 
 
 if __name__ == "__main__":

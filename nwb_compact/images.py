@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float32, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch.nn import functional
 
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.session import Pixels
 from nwb_compact.student import IMAGE_PX
 from nwb_compact.training import derived_seed
 
@@ -20,30 +21,63 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".web
 ZOOM = 1.25
 """Most a view is enlarged; the smallest is the whole image."""
 CHUNK = 256
+SAME_LEVELS = 12.0
+"""Grey levels by which resizing or saving a picture again may move a block; another picture moves some block by more."""
 
 
-def as_rgb(pixels: np.ndarray) -> UInt8[np.ndarray, "image 112 112 3"]:
-    """Images of any size, grey or colour, as RGB at 112 px (area-averaged or bilinear).
+def as_rgb(pixels: Pixels) -> UInt8[np.ndarray, "image 112 112 3"]:
+    """Square images of any size, grey or colour, as RGB at 112 px (bilinear, antialiased); read in parts where they lie on disk.
 
     Parameters
     ----------
     pixels
         uint8, (image height width) or (image height width 3).
 
+    Raises
+    ------
+    NwbCompactError
+        If the images are not square: stretching or cropping would change what the animal saw.
+
     Examples
     --------
     >>> as_rgb(np.full((2, 64, 64), 7, np.uint8)).shape
     (2, 112, 112, 3)
     """
-    colour = pixels if pixels.ndim == 4 else np.repeat(pixels[..., None], 3, axis=3)
-    if colour.shape[1:3] == (IMAGE_PX, IMAGE_PX):
-        return np.ascontiguousarray(colour)
-    resized = []
-    for start in range(0, len(colour), CHUNK):
-        floats = torch.from_numpy(colour[start : start + CHUNK]).permute(0, 3, 1, 2).float()
-        smaller = functional.interpolate(floats, size=(IMAGE_PX, IMAGE_PX), mode="bilinear", antialias=True, align_corners=False)
-        resized.append(smaller.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy())
-    return np.ascontiguousarray(np.concatenate(resized))
+    n, height, width = pixels.shape[:3]
+    if height != width:
+        found, next_step = f"images of {height} x {width} px", "crop or pad them before the session is written"
+        raise NwbCompactError("images", found=found, expected="square images", next_step=next_step)
+    rgb = np.empty((n, IMAGE_PX, IMAGE_PX, 3), np.uint8)
+    for start in range(0, n, CHUNK):
+        part = pixels[start : start + CHUNK]
+        colour = part if part.ndim == 4 else np.repeat(part[..., None], 3, axis=3)
+        rgb[start : start + CHUNK] = colour if height == IMAGE_PX else _resized(colour)
+    return rgb
+
+
+def same_picture(images: UInt8[np.ndarray, "image 112 112 3"], others: UInt8[np.ndarray, "other 112 112 3"]) -> Bool[np.ndarray, "image"]:
+    """Which images show the same as one of the others, though saved, resized or coloured differently.
+
+    Two pictures are the same when no 4 x 4 px block of their luminance differs by more than `SAME_LEVELS` grey levels. Hashes tell only
+    whether every pixel is the same; this keeps a scored image out even when its file was made again.
+
+    Examples
+    --------
+    >>> images = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), np.uint8)
+    >>> again = images // 2 * 2
+    >>> same_picture(again, images[:2])
+    array([ True,  True, False])
+    """
+    if len(others) == 0:
+        return np.zeros(len(images), bool)
+    blocks, known = _blocks(images), _blocks(others)
+    square = (known**2).sum(axis=1)
+    same = np.zeros(len(images), bool)
+    for row, block in enumerate(blocks):
+        # Only pairs that are near on average are compared block by block.
+        near = np.flatnonzero((block**2).sum() + square - 2 * known @ block < SAME_LEVELS**2 * len(block))
+        same[row] = bool((np.abs(known[near] - block).max(axis=1) <= SAME_LEVELS).any())
+    return same
 
 
 def view(images: UInt8[np.ndarray, "image 112 112 3"], number: int, *, shift_px: int, seed: int) -> UInt8[np.ndarray, "image 112 112 3"]:
@@ -101,6 +135,20 @@ def read_images(place: Path) -> UInt8[np.ndarray, "image 112 112 3"]:
         expected = f"files ending in {', '.join(IMAGE_ENDINGS)}"
         raise NwbCompactError(place, found="no image", expected=expected, next_step="name a folder or zip of images")
     return np.stack(pixels)
+
+
+def _resized(images: UInt8[np.ndarray, "image height width 3"]) -> UInt8[np.ndarray, "image 112 112 3"]:
+    floats = torch.tensor(images).permute(0, 3, 1, 2).float()
+    resized = functional.interpolate(floats, size=(IMAGE_PX, IMAGE_PX), mode="bilinear", antialias=True, align_corners=False)
+    return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def _blocks(images: UInt8[np.ndarray, "image 112 112 3"]) -> Float32[np.ndarray, "image block"]:
+    """Mean luminance of each 4 x 4 px block."""
+    side = IMAGE_PX // 4
+    luminance = [images[start : start + CHUNK].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+                 for start in range(0, len(images), CHUNK)]
+    return np.concatenate([part.reshape(-1, side, 4, side, 4).mean(axis=(2, 4)).reshape(len(part), -1) for part in luminance])
 
 
 def _encoded(place: Path) -> Iterator[tuple[str, bytes]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nwb_compact import __version__
-from nwb_compact.config import Fit, settings
+from nwb_compact.config import Fit, flat
 from nwb_compact.responses import Responses
 
 PACKAGES = ("torch", "numpy", "scipy", "pynwb", "hdmf", "h5py")
@@ -38,7 +38,7 @@ def record(config: Fit, command: str, facts: Mapping[str, str]) -> dict[str, str
     world = {
         "program": "nwb-compact",
         "version": __version__,
-        **_commit(),
+        **commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "preset": config.preset,
@@ -47,7 +47,7 @@ def record(config: Fit, command: str, facts: Mapping[str, str]) -> dict[str, str
         "machine": f"{platform.system()} {platform.machine()}",
         **{f"version.{package}": found for package in PACKAGES if (found := _version(package))},
     }
-    return world | dict(facts) | {f"setting.{name}": value for name, value in settings(config).items()}
+    return world | dict(facts) | {f"setting.{name}": value for name, value in flat(config).items()}
 
 
 def input_hash(responses: Responses) -> str:
@@ -72,7 +72,7 @@ def _version(package: str) -> str:
         return ""
 
 
-def _commit() -> dict[str, str]:
+def commit() -> dict[str, str]:
     """Commit and state of the checkout the program runs from; nothing for an installed wheel."""
     here = Path(__file__).resolve().parent.parent
     if not (here / ".git").exists():

@@ -8,6 +8,7 @@ One thing is ours: the weights of the kept filters are refitted by least squares
 gives both the test and the refit), so retraining starts close to where it should end.
 """
 
+import copy
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -78,6 +79,7 @@ def prune(bank: Bank, taught: Lessons, settings: config.Prune, *, seed: int, dev
     """
     chosen = np.random.default_rng(seed).permutation(len(taught.images))[: settings.images]
     measured = measure(bank, taught.images[chosen], device)
+    bank = copy.deepcopy(bank).cpu()  # moving filters about is no work for a GPU
     kept = [_prune_unit(bank, measured, taught.answer[chosen, unit], unit, settings) for unit in range(bank.shape.n_units)]
     return _rebuilt(bank, kept)
 
@@ -158,6 +160,10 @@ def refitted(
 def _prune_unit(bank: Bank, measured: Statistics, answer: np.ndarray, unit: int, settings: config.Prune) -> Kept:
     """Prune to the criterion; if that leaves too many parameters, keep less and less variance until they fit."""
     last = _last_layer(measured.contribution[:, unit], answer, settings)
+    most = max(settings.min_filters, settings.max_parameters // (2 * MAP_PX**2))  # the readout may take half of the room
+    if len(last) > most:
+        spread = measured.contribution[:, unit].std(axis=0)
+        last = np.sort(last[np.argsort(-spread[last], kind="stable")[:most]])
     kept_variance = settings.kept_variance
     while True:
         kept = _prune_layers(bank, measured, unit, last, kept_variance, settings.min_filters)

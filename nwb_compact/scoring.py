@@ -14,6 +14,7 @@ from nwb_compact.results import SCORE_COLUMNS
 AVERAGES_ONLY = "the source keeps repeat averages only, so what needs single trials is not known"
 NO_REPEATS = "no scored image was repeated, so what needs repeats is not known"
 FLAT_RESPONSE = "the unit never varied over the scored images"
+FLAT_MODEL = "a model answers every scored image the same, which explains nothing"
 FLAT_FIT = "the unit never varied over the fitting images, so nothing could be fitted"
 NO_SIGNAL = "noise explains all variance of the averages, so there is no signal to compare with"
 
@@ -58,6 +59,7 @@ def score_units(
     table = {name: np.full(len(responses.unit_name), np.nan) for name in SCORE_COLUMNS}
     for model, prediction in (("teacher", predictions.teacher), ("student", predictions.student)):
         r = _correlation_of_known(np.where(fitted, prediction, 0.0), mean)
+        r = np.where(np.isnan(r) & fitted & _varies(mean), 0.0, r)  # a model that never varies explains nothing
         table[f"{model}_r"], table[f"{model}_r2"] = r, r**2
     scored = side == "scored"
     table["mean_count"] = _mean_of_known(mean)
@@ -73,11 +75,15 @@ def score_units(
         repeats = repeat_statistics(count, image)
         repeated = bool((repeats.n_repeats > 1).any())
         table |= _single_trial_scores(count, image, repeats, predictions, fitted, n_bootstraps=n_bootstraps, seed=seed)
-    varied = _varies(mean)
-    reason = tuple(
-        _reason(responses, repeated, bool(fitted[unit]), bool(varied[unit]), any(np.isnan(column[unit]) for column in table.values()))
-        for unit in range(len(responses.unit_name))
+    conditions = (  # the first that holds is the reason, so the deepest cause comes first
+        (FLAT_FIT, ~fitted),
+        (FLAT_RESPONSE, ~_varies(mean)),
+        (AVERAGES_ONLY, np.full(fitted.shape, responses.count is None)),
+        (NO_REPEATS, np.full(fitted.shape, not repeated)),
+        (FLAT_MODEL, (np.ptp(predictions.teacher[scored], axis=0) == 0) | (np.ptp(predictions.student[scored], axis=0) == 0)),
+        (NO_SIGNAL, np.any([np.isnan(column) for column in table.values()], axis=0)),
     )
+    reason = tuple(next((why for why, holds in conditions if holds[unit]), "") for unit in range(len(fitted)))
     return {name: table[name] for name in SCORE_COLUMNS}, reason
 
 
@@ -95,18 +101,6 @@ def _single_trial_scores(
         table[f"{model}_feve"] = np.where(fitted, scores.feve(expected, count, image, repeats), np.nan)
         table[f"{model}_single_trial_r"] = scores.single_trial_correlation(expected, count, image)
     return table
-
-
-def _reason(responses: Responses, repeated: bool, fitted: bool, varied: bool, incomplete: bool) -> str:
-    if not fitted:
-        return FLAT_FIT
-    if not varied:
-        return FLAT_RESPONSE
-    if responses.count is None:
-        return AVERAGES_ONLY
-    if not repeated:
-        return NO_REPEATS
-    return NO_SIGNAL if incomplete else ""
 
 
 def _varies(mean: Float[np.ndarray, "image unit"]) -> Bool[np.ndarray, "unit"]:

@@ -155,9 +155,10 @@ def _images(parts: _Parts) -> Iterator[Fault]:
     if pixels is None:
         next_step = "convert the session with its images; a file of hashes can be shared, not fitted"
         yield parts.fault(part, "hashes only, no pixels", "the images that were shown", next_step)
-    if table is None:
-        return
-    hashes = table.get(c.SHA256)
+    elif pixels.shape[1] != pixels.shape[2]:
+        found = f"images of {pixels.shape[1]} x {pixels.shape[2]} px"
+        yield parts.fault(part, found, "square images", "crop or pad them before the session is written")
+    hashes = None if table is None else table.get(c.SHA256)
     if hashes is None or pixels is None:
         return
     if len(pixels) != len(hashes):

@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator
 
-from nwb_compact.config import PRESETS, Fit, Stage, configure, settings
+from nwb_compact.config import PRESETS, Fit, Stage, configure, flat
 
 _HEAD = """# Settings
 
@@ -50,7 +50,7 @@ def _tables(prefix: str, stage: type[Stage]) -> Iterator[str]:
 
 def _row(prefix: str, name: str, stage: type[Stage]) -> str:
     dotted = f"{prefix}.{name}" if prefix else name
-    values = " | ".join(settings(configure(preset))[dotted] for preset in PRESETS)
+    values = " | ".join(flat(configure(preset))[dotted] for preset in PRESETS)
     return f"| `{name}` | {values} | {_one_line(stage.model_fields[name].description)} |"
 
 

@@ -24,6 +24,12 @@ STRIDES = (1, 2, 2, 1, 1)
 N_LAYERS = len(STRIDES)
 INPUT_MEAN = (116.222, 109.270, 100.381)
 """Mean red, green and blue of the study's images, subtracted from every image (see docs/methods.md)."""
+ARCHITECTURE = (
+    "images RGB 0..255 at 112 px minus input.mean; layer 1 convolution 5x5 stride 1 padding 2; layers 2 to 5 depthwise 5x5 with strides "
+    "2 2 1 1 (padding 2 at stride 1; 1 before and 2 after at stride 2), then pointwise; each layer relu(x + bias); answer = "
+    "sum(readout.weight * map) + readout.bias, expected spikes in the counting window"
+)
+"""How the arrays of a student are used, stored with every run so that the file alone is enough to run it."""
 PREDICTION_BATCH = 64
 """Images a step; does not change the predictions."""
 

@@ -32,7 +32,7 @@ class TeacherSession:
     inputs: np.ndarray
     """float16 feature maps (image channel row column) of a frozen backbone, or uint8 images (image height width 3) for `conv`."""
     mean: Float[np.ndarray, "image unit"]
-    """Repeat averages; NaN where a unit has none. Rows outside `fit_images` and `validation_images` are never read."""
+    """Repeat averages; NaN where a unit has none, and on images it may not learn from."""
     fit_images: Integer[np.ndarray, "fit"]
     validation_images: Integer[np.ndarray, "held"]
 
@@ -194,6 +194,8 @@ def _task(
         rng = np.random.default_rng(derived_seed(seed, "batches", epoch))
         chunks = []
         for place, session in enumerate(sessions):
+            if len(session.fit_images) == 0:
+                continue  # all that was shown there is scored elsewhere
             order = rng.permutation(session.fit_images)
             n = max(1, round(len(order) / settings.batch_images))
             chunks += [(place, chunk) for chunk in np.array_split(order, n)]
@@ -212,6 +214,8 @@ def _task(
     def validate() -> float:
         scores = []
         for place, session in enumerate(sessions):
+            if len(session.validation_images) == 0:
+                continue
             predicted = _predict(network, session.inputs[session.validation_images], place, device)
             scores.append(_mean_r2(predicted, targets[place][session.validation_images]))
         return float(np.nanmean(scores)) if np.isfinite(scores).any() else 0.0

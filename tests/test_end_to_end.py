@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -183,3 +184,9 @@ def test_two_files_share_a_teacher_and_each_gets_its_own_units(folder):
     assert third.image_sha256 != fourth.image_sha256
     assert third.provenance["lent.2"].startswith("s5.nwb sha256:")
     assert read_results(folder / "s5.nwb") == ()
+
+
+def test_the_example_compares_students_with_the_truth(capfd):
+    runpy.run_path(str(Path(__file__).parents[1] / "examples" / "02_fit_simulated_neurons.py"))
+    lines = [line for line in capfd.readouterr().out.splitlines() if "with the true rate" in line]
+    assert len(lines) == 4

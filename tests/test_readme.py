@@ -61,7 +61,7 @@ def test_no_command_escapes_this_test():
     assert {block.needs for block in found} == {None, "V4_compact_models"}
     assert README.count("```console") + README.count("```python") == len(found)
     not_run = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
-    assert [block.split()[:2] for block in not_run] == [["make", "demo"], ["nwb-compact", "fit"]]
+    assert [block.split()[:2] for block in not_run] == [["make", "demo"], ["pip", "install"], ["nwb-compact", "fit"]]
 
 
 @pytest.mark.parametrize("target", re.findall(r"^make (\w+)", README, flags=re.MULTILINE))
@@ -85,4 +85,4 @@ def test_the_map_of_rooms_names_modules_that_exist():
 
 
 def test_the_readme_stays_short():
-    assert len(README.splitlines()) <= 130
+    assert len(README.splitlines()) <= 150

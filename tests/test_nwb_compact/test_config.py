@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from nwb_compact.config import PRESETS, Fit, Split, configure, settings
+from nwb_compact.config import PRESETS, Fit, Split, configure, flat
 from nwb_compact.errors import NwbCompactError
 
 
@@ -109,8 +109,8 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_settings_are_flat_and_complete():
-    flat = settings(configure("quick", changes={"seed": 3}))
-    assert flat["seed"] == "3"
-    assert flat["student.early_filters"] == "(24, 32)"
-    assert settings(Split()) == {"method": "first-half", "scored_fraction": "0.5", "validation_fraction": "0.15"}
-    assert {name.partition(".")[0] for name in flat} == set(Fit.model_fields)
+    table = flat(configure("quick", changes={"seed": 3}))
+    assert table["seed"] == "3"
+    assert table["student.early_filters"] == "(24, 32)"
+    assert flat(Split()) == {"method": "first-half", "scored_fraction": "0.5", "validation_fraction": "0.15"}
+    assert {name.partition(".")[0] for name in table} == set(Fit.model_fields)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact.images import CHUNK, ZOOM, as_rgb, read_images, view
+from nwb_compact.images import CHUNK, ZOOM, as_rgb, read_images, same_picture, view
+from nwb_compact.natural_images import natural_images
 
 RNG = np.random.default_rng(0)
 
@@ -26,12 +27,40 @@ def smooth(n=3):
 
 
 # as_rgb ---------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("shape", [(2, 64, 64), (2, 64, 64, 3), (2, 300, 200, 3), (1, 112, 112), (CHUNK + 3, 8, 8)])
+@pytest.mark.parametrize("shape", [(2, 64, 64), (2, 64, 64, 3), (2, 200, 200, 3), (1, 112, 112), (CHUNK + 3, 8, 8)])
 def test_images_of_any_size_become_rgb_of_112_px(shape):
     pixels = np.full(shape, 7, np.uint8)
     found = as_rgb(pixels)
     assert found.shape == (shape[0], 112, 112, 3)
     assert (found == 7).all()
+
+
+def test_images_that_are_not_square_are_refused():
+    with pytest.raises(NwbCompactError, match="found images of 300 x 200 px, expected square images"):
+        as_rgb(np.zeros((2, 300, 200, 3), np.uint8))
+
+
+def test_a_picture_is_known_again_when_it_was_resized_saved_or_made_grey():
+    pictures = natural_images(12, seed=3)
+    large = natural_images(12, seed=3, size_px=224)
+    stream = io.BytesIO()
+    Image.fromarray(pictures[0]).save(stream, "JPEG", quality=85)
+    saved = np.asarray(Image.open(stream))[None]
+    grey = np.repeat((pictures[1:2] @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)[..., None], 3, axis=3)
+    by_area = np.asarray([np.asarray(Image.fromarray(image).resize((112, 112), Image.Resampling.BOX)) for image in large])
+    by_us = as_rgb(large)
+    assert same_picture(saved, pictures).all()
+    assert same_picture(grey, pictures).all()
+    assert same_picture(by_area, by_us).all()
+
+
+def test_other_pictures_are_not_the_same():
+    assert not same_picture(natural_images(40, seed=1), natural_images(40, seed=2)).any()
+    grey = np.full((1, 112, 112, 3), 128, np.uint8)
+    dot = grey.copy()
+    dot[0, 50:56, 50:56] = 190
+    assert not same_picture(dot, grey).any()
+    assert not same_picture(grey, grey[:0]).any()
 
 
 def test_images_of_the_right_size_are_left_as_they_are():

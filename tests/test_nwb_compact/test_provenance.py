@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nwb_compact import __version__, provenance
-from nwb_compact.config import configure, settings
+from nwb_compact.config import configure, flat
 from nwb_compact.provenance import input_hash, record
 from nwb_compact.responses import responses_of
 from nwb_compact.session import example_session
@@ -16,7 +16,7 @@ def test_a_record_holds_the_world_the_facts_and_every_setting():
     found = record(config, "nwb-compact fit a.nwb", {"device": "cpu", "teacher_parameters": "12"})
     assert (found["program"], found["version"], found["command"]) == ("nwb-compact", __version__, "nwb-compact fit a.nwb")
     assert (found["preset"], found["seed"], found["device"], found["teacher_parameters"]) == ("quick", "7", "cpu", "12")
-    assert {name.removeprefix("setting."): value for name, value in found.items() if name.startswith("setting.")} == settings(config)
+    assert {name.removeprefix("setting."): value for name, value in found.items() if name.startswith("setting.")} == flat(config)
     assert abs(datetime.now(UTC) - datetime.fromisoformat(found["date"])).total_seconds() < 60
     assert all(isinstance(value, str) and value for value in found.values())
 

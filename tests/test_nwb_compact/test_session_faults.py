@@ -117,6 +117,7 @@ FAULTS: dict[str, tuple[str, Callable[[h5py.File], None], str]] = {
     "other pixels, stack": (STACK, overwrite(STACKED, lambda v: v[::-1]), r"found 24 of 24 images looked at"),
     "fewer pixels": (STACK, overwrite(STACKED, lambda v: v[:20]), r"found 20 images, expected 24, one a row"),
     "pixels as floats": (STACK, overwrite(STACKED, lambda v: v / 255), r"found float64 pixels, expected uint8"),
+    "images that are not square": (STACK, overwrite(STACKED, lambda v: v[:, :, :6]), r"found images of 8 x 6 px, expected square images"),
     "images of two sizes": ("", enlarge, r"found images of 2 shapes or types"),
     "images without order": ("", without(f"{TEMPLATES}/order_of_images"), "found images without order_of_images"),
     "same name twice": ("", overwrite(f"{ECEPHYS}/neurons/unit_name", [b"u", b"u"]), r"found 1 unit names that occur"),

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from nwb_compact.config import PRESETS, Fit, Stage, configure, settings
+from nwb_compact.config import PRESETS, Fit, Stage, configure, flat
 from nwb_compact.settings_page import settings_page
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -32,5 +32,5 @@ def test_every_setting_has_a_row_with_its_value_in_each_preset():
     page = settings_page()
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
     shown = [row[1 : 1 + len(PRESETS)] for row in rows]
-    expected = zip(*(settings(configure(preset)).items() for preset in PRESETS), strict=True)
+    expected = zip(*(flat(configure(preset)).items() for preset in PRESETS), strict=True)
     assert sorted(shown) == sorted([value for _, value in row] for row in expected if row[0][0] != "preset")
