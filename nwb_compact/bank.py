@@ -61,7 +61,7 @@ class Bank(nn.Module):
             If a unit leaves out a filter of a shared layer that another shared layer reads.
         """
         super().__init__()
-        self.shape = shape
+        self.shape, self.fixed_layers = shape, 0
         masks = masks or tuple(np.ones((shape.n_units, width), bool) for width in shape.widths)
         if not all(mask.all() for mask in masks[: shape.shared_layers - 1]):
             raise ValueError("a unit can leave out filters only of the last shared layer: the shared layer above reads all of them")
@@ -86,10 +86,27 @@ class Bank(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (batch 3 112 112) in 0..255 to answers (batch unit), in the units the bank was trained on."""
-        x = torch.relu(self.norm[0](self.first(images - self.mean)))
+        learning = torch.is_grad_enabled()
+        with torch.set_grad_enabled(learning and self.fixed_layers == 0):
+            x = torch.relu(self.norm[0](self.first(images - self.mean)))
         for layer in range(2, N_LAYERS + 1):
-            x = self.mix(self.spatial(x, layer), layer)
+            with torch.set_grad_enabled(learning and layer > self.fixed_layers):
+                x = self.mix(self.spatial(x, layer), layer)
         return self.read(x)
+
+    def fix(self, layers: int) -> "Bank":
+        """Leave layers 1 to `layers` as they are in all training to come: nothing flows back through the large maps, which cost most."""
+        self.fixed_layers = layers
+        for module in self._fixed():
+            module.requires_grad_(False)
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Bank":
+        """As in torch; the normalisation of fixed layers stays in evaluation."""
+        super().train(mode)
+        for module in self._fixed():
+            module.eval()
+        return self
 
     def spatial(self, x: Tensor, layer: int) -> Tensor:
         """The depthwise half of a layer."""
@@ -140,6 +157,10 @@ class Bank(nn.Module):
         norm = self.norm[layer - 1]
         gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         return gain.detach(), (norm.bias - gain * norm.running_mean).detach()
+
+    def _fixed(self) -> list[nn.Module]:
+        n = self.fixed_layers
+        return [self.first, *self.norm[:n], *self.depthwise[: n - 1], *self.pointwise[: n - 1]] if n else []
 
     def _cut_one(self, unit: int, scale: float, offset: float) -> StudentWeights:
         arrays = {"input.mean": self.mean.flatten()}

@@ -43,7 +43,7 @@ from nwb_compact.training import derived_seed
 from nwb_compact.work import Work, work_folder
 
 SHARED_LAYERS = 2
-"""Layers that all students of a bank share while they are first trained (see `bank`)."""
+"""Layers that all students of a bank share while they are first trained (see `bank`); pruning refits them, retraining leaves them so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +213,7 @@ def _students(taught: Lessons, number: int, settings: Fit, work: Work) -> Bank:
             seed=seed, device=work.device, checkpoint=work.path(f"students_{number}.pt"), advance=advance,
         )
     with stage("pruning", 1, quiet=work.quiet) as advance:
-        pruned = prune(whole, taught, settings.prune, seed=derived_seed(seed, "prune"), device=work.device)
+        pruned = prune(whole, taught, settings.prune, seed=derived_seed(seed, "prune"), device=work.device).fix(SHARED_LAYERS)
         advance()
     with stage("students, pruned", EPOCHS, quiet=work.quiet) as advance:
         return train_bank(
