@@ -6,6 +6,7 @@ No recorded response is used here, and no image of the scored side.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,7 +122,7 @@ def train_bank(
             smooth_kernels(bank, settings.kernel_blur_px)
 
     others = [parameter for parameter in bank.parameters() if parameter.requires_grad and parameter is not bank.readout]
-    groups = [{"params": others}, {"params": [bank.readout], "learning_rate_factor": READOUT_RATE}]
+    groups: list[dict[str, Any]] = [{"params": others}, {"params": [bank.readout], "learning_rate_factor": READOUT_RATE}]
     task = Task(bank, groups, batches, loss, after_epoch=after_epoch)
     train(task, Plan(EPOCHS, learning_rate), seed=seed, checkpoint=checkpoint, advance=advance)
     return bank

@@ -145,7 +145,7 @@ def test_report_writes_one_page(done, folder):
         (("session.nwb", "--train", "session.nwb"), "session.nwb: found a file named twice"),
         (("session.nwb", "--resume", "--seed", "99"), "--resume: found no stopped fit"),
         (("session.nwb", "--split", "column"), "--split column: found no 'split' column"),
-        (("done.nwb", "--run-id", "first"), "done.nwb: found run 'first'"),
+        (("done.nwb", "--run-id", "first"), "done.nwb: found a run 'first'"),
         (("session.nwb", "--images", "tiny.toml"), "tiny.toml: found File is not a zip file"),
     ],
 )
