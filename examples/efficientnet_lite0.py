@@ -28,7 +28,7 @@ STAGES = (  # expansion, kernel, stride of the first block, output channels, blo
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
-LAST_BLOCK = 7  # 80 channels at 1/16 of the input: of blocks 4 to 10 the one from which ridge predicts V4 best (docs/measured.md)
+LAST_BLOCK = 7  # 80 channels at 1/16 of the input: of blocks 4 to 10 the one from which ridge predicts V4 best (fitting half of 190923, docs/measured.md)
 INPUT_PX = 160  # trained at 224; at 160 its receptive fields cover more of a 112 px image, and V4 is predicted better
 
 

@@ -33,7 +33,7 @@ SCORE_COLUMNS: Mapping[str, str] = {
     "student_parameters": "numbers the student holds: kernels, weights, biases, readout (BatchNorm is folded into them)",
     "student_filters": "spatial (kernel) filters of the student summed over its layers",
     "student_bytes": "size of the student's parameters as float32, bytes",
-    "compression": "teacher parameters / student parameters",
+    "compression": "trained teacher parameters (a frozen backbone is not counted) / student parameters",
 }
 """Every score of a unit, in the order it is stored. NaN where it cannot be computed; `Results.reason` then says why."""
 
