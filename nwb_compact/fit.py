@@ -26,6 +26,7 @@ from nwb_compact.config import PRESETS, Fit, configure
 from nwb_compact.distill import EPOCHS, Lessons, answers_of, lessons, train_bank
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.images import as_rgb, read_images, same_picture
+from nwb_compact.memory import keep_freed_memory
 from nwb_compact.nwb_results import require_place, run_ids, write_results
 from nwb_compact.nwb_session import open_session
 from nwb_compact.progress import stage
@@ -290,6 +291,7 @@ def command(
         raise click.UsageError("--output takes one FILE")
     if replaces and run_id is None:
         raise click.UsageError("--replace needs --run-id")
+    keep_freed_memory()
     settings = _settings(preset, config_file, changes)
     _require_all(files, train, output, run_id, may_exist=replaces or resume)
     device = _device(settings.device)
