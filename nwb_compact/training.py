@@ -99,7 +99,8 @@ def train(task: Task, plan: Plan, *, seed: int, checkpoint: Path | None = None, 
             parts = {"network": task.network.state_dict(), "optimizer": optimizer.state_dict(), "best": best_weights, "state": vars(state)}
             save_atomically(parts, checkpoint)
         advance(1, f"validation {state.best:.3f}" if task.validate else f"loss {state.loss:.3f}")
-    advance(plan.epochs - state.epoch)
+    if state.epoch < plan.epochs:
+        advance(plan.epochs - state.epoch)
     if task.validate is not None:
         task.network.load_state_dict(best_weights)
     task.network.eval()
