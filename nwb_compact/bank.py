@@ -88,11 +88,11 @@ class Bank(nn.Module):
         """Images (batch 3 112 112) in 0..255 to answers (batch unit), in the units the bank was trained on."""
         learning = torch.is_grad_enabled()
         with torch.set_grad_enabled(learning and self.fixed_layers == 0):
-            x = torch.relu(self.norm[0](self.first(images - self.mean)))
+            x = self.enter(images)
         for layer in range(2, N_LAYERS + 1):
             with torch.set_grad_enabled(learning and layer > self.fixed_layers):
                 x = self.mix(self.spatial(x, layer), layer)
-        return self.read(x)
+        return self.contributions(x).sum(dim=2) + self.bias
 
     def fix(self, layers: int) -> "Bank":
         """Leave layers 1 to `layers` as they are in all training to come: nothing flows back through the large maps, which cost most."""
@@ -108,6 +108,10 @@ class Bank(nn.Module):
             module.eval()
         return self
 
+    def enter(self, images: Tensor) -> Tensor:
+        """Layer 1: images (batch 3 112 112) in 0..255 to its rectified maps."""
+        return torch.relu(self.norm[0](self.first(images - self.mean)))
+
     def spatial(self, x: Tensor, layer: int) -> Tensor:
         """The depthwise half of a layer."""
         return self.depthwise[layer - 2](same_padding(x, STRIDES[layer - 1]))
@@ -121,10 +125,10 @@ class Bank(nn.Module):
             weight = weight * uses[:, :, None, None]
         return torch.relu(self.norm[layer - 1](nn.functional.conv2d(x, weight, groups=pointwise.groups)))
 
-    def read(self, x: Tensor) -> Tensor:
-        """The dense readout of each unit."""
+    def contributions(self, x: Tensor) -> Tensor:
+        """The dense readout: what each filter of the last layer adds to its unit's answer (batch unit filter)."""
         by_filter = torch.einsum("bhwc,hwc->bc", x.permute(0, 2, 3, 1), self.readout)
-        return by_filter.unflatten(1, (self.shape.n_units, -1)).sum(dim=2) + self.bias
+        return by_filter.unflatten(1, (self.shape.n_units, -1))
 
     def has(self, layer: int) -> Tensor:
         """(unit filter) bool: the filters of a layer each unit has or, in a shared layer, uses."""

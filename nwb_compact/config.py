@@ -7,7 +7,7 @@ A setting that a stage does not use is not a field of it, so a wrong name is an 
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -194,6 +194,17 @@ def configure(preset: str = "standard", file: Path | None = None, changes: Mappi
         return Fit.model_validate(merged)
     except ValidationError as error:
         raise _named_fault(error) from error
+
+
+def choices(stage: type[Stage], setting: str) -> list[str]:
+    """The values that a setting of few values may have, so that the command line need not list them again.
+
+    Examples
+    --------
+    >>> choices(Split, "method")
+    ['first-half', 'column', 'random']
+    """
+    return list(get_args(stage.model_fields[setting].annotation))
 
 
 def flat(config: Stage, prefix: str = "") -> dict[str, str]:

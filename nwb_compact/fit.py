@@ -97,7 +97,7 @@ def fit_sessions(
             taught = _lessons(teacher, backbone, number, lesson_pixels, settings, work)
         with work.timed("students"):
             bank = _students(taught, number, settings, work)
-        results.append(_results(session, teacher.predict(seen[number], number), teacher.n_parameters, taught, bank, settings, work))
+        results.append(_results(session, teacher, teacher.predict(seen[number], number), taught, bank, settings, work))
     return tuple(results)
 
 
@@ -224,23 +224,28 @@ def _students(taught: Lessons, number: int, settings: Fit, work: Work) -> Bank:
 
 
 def _results(
-    session: SessionData, teacher_prediction: np.ndarray, teacher_parameters: int, taught: Lessons, bank: Bank, settings: Fit, work: Work
+    session: SessionData, teacher: Teacher, teacher_prediction: np.ndarray, taught: Lessons, bank: Bank, settings: Fit, work: Work
 ) -> Results:
     students = bank.cut(taught.scale, taught.offset)
     filters = np.stack([filters_per_layer(student) for student in students])
     predictions = Predictions(
         teacher=teacher_prediction,
         student=answers_of(bank, taught, session.images, work.device),
-        teacher_parameters=teacher_parameters,
+        teacher_parameters=teacher.n_parameters,
         student_parameters=np.array([n_parameters(student) for student in students]),
         student_filters=filters.sum(axis=1),
     )
     seed = derived_seed(settings.seed, "scores")
     scores, reason = score_units(session.responses, session.sides, predictions, n_bootstraps=settings.bootstraps, seed=seed)
+    provenance = {
+        "input_sha256": input_hash(session.responses),
+        "teacher_parameters": str(teacher.n_parameters),
+        "teacher_validation_r2": " ".join(f"{best:.4f}" for best in teacher.validation_r2),
+    }
     return Results(
         run_id="", unit_name=session.responses.unit_name, scores=scores, reason=reason, image_sha256=session.responses.image_sha256,
         side=session.sides, teacher_prediction=predictions.teacher, student_prediction=predictions.student, filters_per_layer=filters,
-        students=students, provenance={"input_sha256": input_hash(session.responses), "teacher_parameters": str(teacher_parameters)},
+        students=students, provenance=provenance,
     )
 
 
@@ -273,9 +278,9 @@ class _FitCommand(click.Command):
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with settings (docs/configuration.md).")
 @click.option("--backbone", help="conv, or torch:MODULE:FACTORY.")
 @click.option("--members", type=click.IntRange(1), help="Networks in the teacher's ensemble.")
-@click.option("--split", type=click.Choice(["first-half", "column", "random"]), help="Which images are scored.")
+@click.option("--split", type=click.Choice(config.choices(config.Split, "method")), help="Which images are scored.")
 @click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Folder, zip or session file of more images to distil on.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to compute.")
+@click.option("--device", type=click.Choice(config.choices(Fit, "device")), help="Where to compute.")
 @click.option("--seed", type=click.IntRange(0), help="Source of all randomness.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write a new self-contained file instead of into FILE.")
 @click.option("--run-id", help="Name of the run; the date and time by default.")
@@ -299,7 +304,7 @@ def command(
     sessions = read_sessions(files, train, settings)
     lesson_pixels = lesson_images(sessions, images)
     facts = _facts(sessions, len(files), lesson_pixels, backbone, device)
-    decisive = [facts, config.flat(settings), [session.sides for session in sessions], __version__, commit()]
+    decisive = [facts, config.flat(settings), [session.sides for session in sessions], __version__, torch.__version__, commit()]
     work = Work(device, work_folder(output or files[0], decisive, resume=resume), quiet)
     run = work.run_id(run_id or datetime.now(UTC).strftime("%Y%m%d-%H%M%S"))
     for file_path, results in zip(files, fit_sessions(sessions, len(files), lesson_pixels, backbone, settings, work), strict=True):
@@ -353,7 +358,6 @@ def _facts(
         "backbone_sha256": backbone.sha256 if backbone is not None else "trained here",
         "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(),
         "threads": str(torch.get_num_threads()),
-        "torch": torch.__version__,
         "architecture": ARCHITECTURE,
     }
 

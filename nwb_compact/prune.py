@@ -1,8 +1,8 @@
-"""Pruning: each student keeps the filters it needs, layer by layer from the last to the first (as the study released it).
+"""Pruning: each student keeps the filters it needs, layer by layer from the last to the first (the criterion of the study's code).
 
 Last layer: filters are ranked by the standard deviation of what they add to the answer and dropped while r2 with the teacher stays
 above a share of the unpruned student's. Layers 4 to 1: filters are ranked by (variance of what the next layer's spatial filter makes of
-them) x (sum of its squared weights), and the fewest are kept from which the next layer's answer can be rebuilt to 90 % of its variance.
+them) x (sum of its squared weights), and the fewest are kept from which the next layer's answer can be rebuilt to a share of its variance.
 
 One thing is ours: the weights of the kept filters are refitted by least squares to stand in for the dropped ones (the same covariance
 gives both the test and the refit), so retraining starts close to where it should end.
@@ -91,13 +91,12 @@ def measure(bank: Bank, images: UInt8[np.ndarray, "image 112 112 3"], device: st
     contributions = []
     with torch.inference_mode():
         for start in range(0, len(images), BATCH_IMAGES):
-            x = torch.relu(bank.norm[0](bank.first(as_tensor(images[start : start + BATCH_IMAGES], device) - bank.mean)))
+            x = bank.enter(as_tensor(images[start : start + BATCH_IMAGES], device))
             for layer in range(2, N_LAYERS + 1):
                 x = bank.spatial(x, layer)
                 sums[layer] = _added(sums.get(layer), x, 1 if layer - 1 <= bank.shape.shared_layers else bank.shape.n_units)
                 x = bank.mix(x, layer)
-            by_filter = torch.einsum("bhwc,hwc->bc", x.permute(0, 2, 3, 1), bank.readout)
-            contributions.append(by_filter.unflatten(1, (bank.shape.n_units, -1)).double().cpu())
+            contributions.append(bank.contributions(x).double().cpu())
     inputs = {layer: _inputs(*sums[layer]) for layer in sums}
     return Statistics(inputs, torch.cat(contributions).numpy())
 

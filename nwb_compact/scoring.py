@@ -54,14 +54,15 @@ def score_units(
         For each unit why one of its scores is NaN, or empty.
     """
     side = np.array(sides)
-    mean = np.where(np.isin(side, ["scored"])[:, None], responses.mean, np.nan)
+    scored = side == "scored"
+    mean = np.where(scored[:, None], responses.mean, np.nan)
+    varied = _varies(mean)
     fitted = _varies(np.where(np.isin(side, ["fit", "validation"])[:, None], responses.mean, np.nan))
     table = {name: np.full(len(responses.unit_name), np.nan) for name in SCORE_COLUMNS}
     for model, prediction in (("teacher", predictions.teacher), ("student", predictions.student)):
         r = _correlation_of_known(np.where(fitted, prediction, 0.0), mean)
-        r = np.where(np.isnan(r) & fitted & _varies(mean), 0.0, r)  # a model that never varies explains nothing
+        r = np.where(np.isnan(r) & fitted & varied, 0.0, r)  # a model that never varies explains nothing
         table[f"{model}_r"], table[f"{model}_r2"] = r, r**2
-    scored = side == "scored"
     table["mean_count"] = _mean_of_known(mean)
     table["teacher_student_r2"] = scores.r2(predictions.student[scored].astype(float), predictions.teacher[scored].astype(float))
     table["student_parameters"] = predictions.student_parameters.astype(float)
@@ -77,7 +78,7 @@ def score_units(
         table |= _single_trial_scores(count, image, repeats, predictions, fitted, n_bootstraps=n_bootstraps, seed=seed)
     conditions = (  # the first that holds is the reason, so the deepest cause comes first
         (FLAT_FIT, ~fitted),
-        (FLAT_RESPONSE, ~_varies(mean)),
+        (FLAT_RESPONSE, ~varied),
         (AVERAGES_ONLY, np.full(fitted.shape, responses.count is None)),
         (NO_REPEATS, np.full(fitted.shape, not repeated)),
         (FLAT_MODEL, (np.ptp(predictions.teacher[scored], axis=0) == 0) | (np.ptp(predictions.student[scored], axis=0) == 0)),

@@ -1,7 +1,7 @@
 """The teacher: an ensemble that predicts every neuron as well as we can, without regard to size.
 
 Each member is a small convolutional core over the backbone's map, shared by all units of all sessions, and a factorised readout a unit
-(Klindt et al. 2017; the study's final map, the study): a weight for each channel times a weight for each place. Members differ by
+(Klindt et al. 2017, and the study's final map): a weight for each channel times a weight for each place. Members differ by
 seed and are averaged.
 """
 
