@@ -28,47 +28,13 @@ LOCK_WAIT_S = 10.0
 
 
 @contextmanager
-def appended_safely(file_path: Path, *, output: Path | None = None) -> Iterator[Path]:
-    """A copy of a file, to be appended to within the block; when the block ends well the copy takes the file's place.
-
-    Parameters
-    ----------
-    file_path
-        The file; a symbolic link stays and the file it names is replaced.
-    output
-        Where the changed copy goes instead; then `file_path` is only read.
-
-    Yields
-    ------
-    Path
-        The copy, closed. Its name ends in .nwb.
-
-    Raises
-    ------
-    NwbCompactError
-        If the file is missing, open elsewhere, or not valid afterwards, or the disk is too full. The file is then untouched.
-
-    Examples
-    --------
-    >>> with appended_safely(Path("no-such-file.nwb")) as copy:
-    ...     pass
-    Traceback (most recent call last):
-    ...
-    nwb_compact.errors.NwbCompactError: no-such-file.nwb: found no file, expected an NWB file. Next: correct the path
-    """
-    with replaced_safely(output or file_path, source=file_path) as temporary:
-        shutil.copyfile(file_path, temporary)
-        yield temporary
-
-
-@contextmanager
 def replaced_safely(target: Path, *, source: Path | None = None) -> Iterator[Path]:
     """A path at which to write, within the block, the file that takes the target's place when the block ends well.
 
     Parameters
     ----------
     target
-        An existing file or a new one.
+        An existing file or a new one; a symbolic link stays and the file it names is replaced.
     source
         The file that the new one is made from, if any: so much room is asked for, and faults it has already are not held
         against the new one.
@@ -76,7 +42,8 @@ def replaced_safely(target: Path, *, source: Path | None = None) -> Iterator[Pat
     Raises
     ------
     NwbCompactError
-        As `appended_safely`.
+        If source or folder is missing, the target is open elsewhere or changes meanwhile, what was written is not valid, or the disk
+        is too full. The target is then untouched.
 
     Examples
     --------

@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_results import run_ids, write_results
 from nwb_compact.nwb_session import write_session
 from nwb_compact.results import example_results
-from nwb_compact.safe_write import appended_safely, replaced_safely, require_writable
+from nwb_compact.safe_write import replaced_safely, require_writable
 from nwb_compact.session import example_session
 
 Usage = namedtuple("Usage", "total used free")
@@ -29,6 +31,14 @@ Usage = namedtuple("Usage", "total used free")
 def file_path(tmp_path: Path) -> Path:
     write_session(example_session(), tmp_path / "a.nwb")
     return tmp_path / "a.nwb"
+
+
+@contextmanager
+def appended_safely(file_path: Path, *, output: Path | None = None) -> Iterator[Path]:
+    """A change as `write_results` makes it: to a copy, in place or elsewhere."""
+    with replaced_safely(output or file_path, source=file_path) as temporary:
+        shutil.copyfile(file_path, temporary)
+        yield temporary
 
 
 def annotate(copy: Path) -> None:
