@@ -24,6 +24,7 @@ OPTIONAL_IMAGE_COLUMNS = (KIND, SOURCE, LICENCE, SPLIT)
 PRESENTATIONS = "stimulus_presentations"
 """/intervals when the source gave times; a plain table of the same name in /stimulus/presentation when it did not."""
 IMAGE_INDEX, REPEAT, IS_VALID = "image_index", "repeat", "is_valid"
+ALIGNMENT_RESIDUAL = "alignment_residual_s"
 START_TIME, STOP_TIME = "start_time", "stop_time"
 """NWB's own column names, in seconds."""
 
@@ -31,6 +32,21 @@ START_TIME, STOP_TIME = "start_time", "stop_time"
 UNIT_NAME = "unit_name"
 SPIKE_TIMES, OBS_INTERVALS = "spike_times", "obs_intervals"
 """NWB's own column names, in seconds."""
+ELECTRODES, WAVEFORM_MEAN, WAVEFORM_SD = "electrodes", "waveform_mean", "waveform_sd"
+"""NWB's own: one electrode a unit, and its mean spike there in volts."""
+UNIT_PROPERTIES = {
+    "num_spikes": "spikes of the unit",
+    "firing_rate": "mean rate while the recording ran, Hz",
+    "presence_ratio": "share of equal stretches of the recording in which the unit fired (SpikeInterface)",
+    "snr": "largest amplitude of the mean spike over the noise of its channel (SpikeInterface)",
+    "isi_violations_ratio": "share of spikes of other units, from intervals below the refractory period (Hill et al. 2011)",
+    "amplitude_cutoff": "estimated share of spikes below the detection threshold (Hill et al. 2011)",
+    "channel_name": "channel on which the unit was found",
+    "sort_code": "number given by the program that sorted",
+}
+"""Descriptions of the further columns of the units that this program writes; others say 'as the source gave it'."""
+CHANNEL_NAME = "channel_name"
+"""In the electrodes table, as NeuroConv writes it."""
 ECEPHYS = "ecephys"
 NEURONS = "neurons"
 """In processing/ecephys: the units of a source that gave no spike times (a `Units` table without spikes is CRITICAL)."""

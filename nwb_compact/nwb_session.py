@@ -4,7 +4,7 @@ What the session does not hold is not in the file, and the reader gives `None` f
 docs/nwb_layout.md draws it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, fields, replace
 from pathlib import Path
@@ -15,7 +15,6 @@ from hdmf.common import DynamicTable
 from pynwb import NWBHDF5IO, NWBFile
 from pynwb.epoch import TimeIntervals
 from pynwb.file import Subject as NwbSubject
-from pynwb.misc import Units as NwbUnits
 
 from nwb_compact import __version__
 from nwb_compact import contract as c
@@ -27,20 +26,20 @@ from nwb_compact.nwb_io import (
     indices,
     numbers,
     opened,
-    ragged,
-    ragged_rows,
     region,
     smallest_unsigned,
     strings,
     table,
     unsigned,
 )
+from nwb_compact.nwb_units import add_electrodes, add_units, read_device, read_electrodes, read_units
 from nwb_compact.safe_write import replaced_safely
-from nwb_compact.session import About, Images, MeanResponses, Presentations, ResponseUnits, Session, SpikeCounts, Subject, Units, WiringRow
+from nwb_compact.session import About, Images, MeanResponses, Presentations, ResponseUnits, Session, SpikeCounts, Subject, WiringRow
 
 
 def write_session(
-    session: Session, file_path: str | Path, *, overwrite: bool = False, objects_limit: int = c.IMAGES_AS_OBJECTS_LIMIT
+    session: Session, file_path: str | Path, *, overwrite: bool = False, objects_limit: int = c.IMAGES_AS_OBJECTS_LIMIT,
+    add_voltage: Callable[[NWBFile], None] | None = None, voltage_bytes: int = 0,
 ) -> None:
     """Write a session as an NWB file of core types, as a whole or not at all.
 
@@ -54,6 +53,11 @@ def write_session(
         Replace a file that is there already.
     objects_limit
         Up to so many images are `Images` objects, more are one stack.
+    add_voltage
+        Adds the recording that the session was made from, with its electrodes in the order of `session.electrodes`, to the
+        still empty file.
+    voltage_bytes
+        Room on the disk that it may take.
 
     Raises
     ------
@@ -72,9 +76,12 @@ def write_session(
     file_path = Path(file_path)
     if file_path.exists() and not overwrite:
         raise NwbCompactError(file_path, found="a file", expected="none yet", next_step="choose another name, or allow to overwrite it")
-    nwbfile = _nwbfile(session, objects_limit)
-    with replaced_safely(file_path) as temporary, NWBHDF5IO(temporary, "w") as io:
-        io.write(nwbfile)
+    _require_coherent(session)
+    with replaced_safely(file_path, room_bytes=voltage_bytes) as temporary, NWBHDF5IO(temporary, "w") as io:
+        nwbfile = _about_to_nwb(session.about)
+        if add_voltage is not None:
+            add_voltage(nwbfile)
+        io.write(_filled(nwbfile, session, objects_limit))
 
 
 @contextmanager
@@ -110,17 +117,17 @@ def read_session(file_path: str | Path) -> Session:
 # Writing --------------------------------------------------------------------------------------------------------------
 
 
-def _nwbfile(session: Session, objects_limit: int) -> NWBFile:
-    _require_coherent(session)
-    nwbfile = _about_to_nwb(session.about)
+def _filled(nwbfile: NWBFile, session: Session, objects_limit: int) -> NWBFile:
     if session.subject is not None:
         nwbfile.subject = NwbSubject(**_given(session.subject))
+    if session.electrodes is not None and nwbfile.electrodes is None:
+        add_electrodes(nwbfile, session.electrodes, session.device)
     nwbfile.add_stimulus(_image_table(session.images))
     if session.images.pixels is not None:
         add_images(nwbfile, session.images.pixels, objects_limit=objects_limit)
     ecephys = nwbfile.create_processing_module(c.ECEPHYS, "units and their responses to the images")
     presentations = None if session.presentations is None else _add_presentations(nwbfile, session, objects_limit)
-    units = _add_units(nwbfile, session.units)
+    units = add_units(nwbfile, session.units)
     ecephys.add(_response_unit_table(session.response_units, units))
     if session.counts is not None and presentations is not None:
         ecephys.add(_count_table(session.counts, presentations))
@@ -193,26 +200,14 @@ def _add_presentations(nwbfile: NWBFile, session: Session, objects_limit: int) -
         column(c.START_TIME, "image onset, seconds", presentations.start_time_s),
         column(c.STOP_TIME, "image offset, seconds", presentations.stop_time_s),
     ]
+    if presentations.alignment_residual_s is not None:
+        description_of = "onset marked in the recording minus onset computed from the stimulus clock, seconds; NaN where not marked"
+        columns.append(column(c.ALIGNMENT_RESIDUAL, description_of, presentations.alignment_residual_s))
     rows = TimeIntervals(name=c.PRESENTATIONS, description=description, id=np.arange(len(presentations)), columns=times + columns)
     nwbfile.add_time_intervals(rows)
     if session.images.pixels is not None and len(session.images) <= objects_limit:
         add_index_series(nwbfile, presentations)
     return rows
-
-
-def _add_units(nwbfile: NWBFile, units: Units) -> DynamicTable:
-    names = column(c.UNIT_NAME, "name of the unit in its source", units.name)
-    observed = None if units.obs_interval_s is None else np.tile(np.asarray(units.obs_interval_s, float), (len(units), 1))
-    if units.spike_times_s is None:
-        extra = [] if observed is None else [column(c.OBS_INTERVALS, "when the recording ran, seconds", observed)]
-        rows = table(c.NEURONS, "the recorded units; the source gave no spike times", len(units), names, *extra)
-        nwbfile.processing[c.ECEPHYS].add(rows)
-        return rows
-    columns = [names, *ragged(c.SPIKE_TIMES, "seconds", units.spike_times_s, np.float64)]
-    if observed is not None:
-        columns += ragged(c.OBS_INTERVALS, "when the recording ran, seconds", list(observed[:, None, :]), np.float64)
-    nwbfile.units = NwbUnits(name="units", description="the recorded units", id=np.arange(len(units)), columns=columns)
-    return nwbfile.units
 
 
 def _response_unit_table(response_units: ResponseUnits, units: DynamicTable) -> DynamicTable:
@@ -264,11 +259,13 @@ def _session(file: OpenFile, where: Path) -> Session:
         subject=None if nwbfile.subject is None else _in_memory(Subject, nwbfile.subject),
         images=_read_images(file, where),
         presentations=_read_presentations(nwbfile, where),
-        units=_read_units(nwbfile, ecephys, where),
+        units=read_units(nwbfile.units if nwbfile.units is not None else _require_table(ecephys, c.NEURONS, where), where),
         response_units=_read_response_units(_require_table(ecephys, c.RESPONSE_UNITS, where), where),
         counts=None if counts is None else _read_counts(counts, where),
         mean_responses=None if means is None else _read_means(means, where),
         wiring=_read_wiring(nwbfile, where),
+        electrodes=read_electrodes(nwbfile, where),
+        device=read_device(nwbfile),
     )
 
 
@@ -308,21 +305,8 @@ def _read_presentations(nwbfile: NWBFile, where: Path) -> Presentations | None:
         is_valid=numbers(rows, c.IS_VALID, where).astype(bool),
         start_time_s=None if timed is None else numbers(rows, c.START_TIME, where),
         stop_time_s=None if timed is None else numbers(rows, c.STOP_TIME, where),
+        alignment_residual_s=numbers(rows, c.ALIGNMENT_RESIDUAL, where) if c.ALIGNMENT_RESIDUAL in rows.colnames else None,
     )
-
-
-def _read_units(nwbfile: NWBFile, ecephys: Any, where: Path) -> Units:
-    if nwbfile.units is None:
-        rows = _require_table(ecephys, c.NEURONS, where)
-        observed = numbers(rows, c.OBS_INTERVALS, where) if c.OBS_INTERVALS in rows.colnames else np.empty((0, 2))
-        return Units(strings(rows, c.UNIT_NAME, where), None, _span(observed))
-    rows = nwbfile.units
-    observed = rows[c.OBS_INTERVALS].target.data[:] if c.OBS_INTERVALS in rows.colnames else np.empty((0, 2))
-    return Units(strings(rows, c.UNIT_NAME, where), tuple(ragged_rows(rows, c.SPIKE_TIMES, where)), _span(observed))
-
-
-def _span(observed: np.ndarray) -> tuple[float, float] | None:
-    return (float(observed[:, 0].min()), float(observed[:, 1].max())) if len(observed) else None
 
 
 def _read_response_units(rows: DynamicTable, where: Path) -> ResponseUnits:

@@ -28,7 +28,7 @@ LOCK_WAIT_S = 10.0
 
 
 @contextmanager
-def replaced_safely(target: Path, *, source: Path | None = None) -> Iterator[Path]:
+def replaced_safely(target: Path, *, source: Path | None = None, room_bytes: int = 0) -> Iterator[Path]:
     """A path at which to write, within the block, the file that takes the target's place when the block ends well.
 
     Parameters
@@ -38,6 +38,8 @@ def replaced_safely(target: Path, *, source: Path | None = None) -> Iterator[Pat
     source
         The file that the new one is made from, if any: so much room is asked for, and faults it has already are not held
         against the new one.
+    room_bytes
+        Room asked for beyond that.
 
     Raises
     ------
@@ -60,7 +62,7 @@ def replaced_safely(target: Path, *, source: Path | None = None) -> Iterator[Pat
         raise NwbCompactError(named.parent, found="no folder", expected=f"one to write {named.name} in", next_step="create it")
     with _file_system_faults(named), _sole_access(target, LOCK_WAIT_S):
         _remove_leftovers(target)
-        _require_space(target, source)
+        _require_space(target, source, room_bytes)
         before = _state(target)
         temporary = target.with_name(f".{target.name}.writing-{socket.gethostname()}-{os.getpid()}.nwb")
         try:
@@ -153,8 +155,8 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _require_space(target: Path, source: Path | None) -> None:
-    needed = SPARE_BYTES + (source.stat().st_size if source is not None else 0)
+def _require_space(target: Path, source: Path | None, room_bytes: int = 0) -> None:
+    needed = SPARE_BYTES + room_bytes + (source.stat().st_size if source is not None else 0)
     free = shutil.disk_usage(target.parent).free
     if free < needed:
         found, expected = f"{free / 2**20:.0f} MiB free on its disk", f"at least {needed / 2**20:.0f} MiB for a safe copy"

@@ -4,6 +4,7 @@ Axes are named the same everywhere: presentation, image, repeat, unit, channel, 
 record is `None` here and absent in the file; nothing is filled in.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -56,9 +57,50 @@ class Presentations:
     start_time_s: Float[np.ndarray, "presentation"] | None = None
     stop_time_s: Float[np.ndarray, "presentation"] | None = None
     """Both None when the source gave no times."""
+    alignment_residual_s: Float[np.ndarray, "presentation"] | None = None
+    """Onset marked in the recording minus onset computed from the stimulus clock; NaN where the onset was not marked."""
 
     def __len__(self) -> int:
         return len(self.image_index)
+
+
+@dataclass(frozen=True, eq=False)
+class Electrodes:
+    """Where the voltage was recorded: one row an electrode."""
+
+    name: tuple[str, ...]
+    """Name of its channel in the recording."""
+    group: tuple[str, ...]
+    """Array, probe or shank it belongs to; electrodes of one group are sorted together."""
+    location: tuple[str, ...]
+    """Brain area, `unknown` where nobody said: NWB requires a text."""
+    rel_x_um: Float[np.ndarray, "electrode"] | None = None
+    rel_y_um: Float[np.ndarray, "electrode"] | None = None
+    """Position on its array or probe, micrometres; None where no geometry was given."""
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+
+@dataclass(frozen=True)
+class Device:
+    """What recorded."""
+
+    name: str
+    description: str | None = None
+    manufacturer: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Waveforms:
+    """The mean spike of each unit on its electrode."""
+
+    mean_v: Float[np.ndarray, "unit sample"]
+    """Volts."""
+    sd_v: Float[np.ndarray, "unit sample"] | None
+    rate_hz: float
+    before_peak_s: float
+    """Time of the peak after the first sample."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +110,15 @@ class Units:
     name: tuple[str, ...]
     spike_times_s: tuple[Float[np.ndarray, "_"], ...] | None = None
     """One ascending array a unit (of its own length, hence no axis name); None for all of them when the source kept only counts."""
-    obs_interval_s: tuple[float, float] | None = None
-    """When the recording ran; None unless the source says so."""
+    obs_intervals_s: Float[np.ndarray, "interval 2"] | None = None
+    """When the recording ran, a row for each stretch without a gap; None unless the source says so."""
+    resolution_s: float | None = None
+    """Smallest difference between two spike times: one sample."""
+    electrode_index: UInt[np.ndarray, "unit"] | None = None
+    """Row in `Electrodes` of the electrode where the unit is largest."""
+    properties: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Further columns, one value a unit: quality metrics under their usual names, sort codes, labels."""
+    waveforms: Waveforms | None = None
 
     def __len__(self) -> int:
         return len(self.name)
@@ -174,6 +223,9 @@ class Session:
     mean_responses: MeanResponses | None
     wiring: tuple[WiringRow, ...] = field(default=())
     """Empty for every real recording."""
+    electrodes: Electrodes | None = None
+    device: Device | None = None
+    """What the electrodes belong to; both None where the source tells nothing of them."""
 
 
 def image_sha256(pixels: UInt8[np.ndarray, "*image_shape"]) -> str:

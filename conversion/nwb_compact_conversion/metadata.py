@@ -5,23 +5,19 @@ One YAML file with the sections `subject` (fields of `nwb_compact.session.Subjec
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
-from nwb_compact.errors import NwbCompactError, nearest
+from nwb_compact.config import Stage
 from nwb_compact.session import Session, Subject
+from nwb_compact_conversion.yaml_file import read_yaml
 
 TIME_NOT_GIVEN = "The source gives only the date; 00:00 UTC stands for the unknown time of day."
 """A converter that had to invent the time of day ends `session_description` with this; a start time from a person removes it."""
-
-SEE = "correct the file; docs/convert_cowley_v4.md lists the keys"
 
 
 def _moment(value: object) -> datetime:
@@ -63,39 +59,54 @@ Species = Annotated[str, AfterValidator(_species)]
 Tag = Annotated[str, AfterValidator(_without_slash)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SubjectFacts(_Section):
+class SubjectFacts(Stage):
     """Fields of `Subject`."""
 
     subject_id: Tag | None = None
+    """Name or number of the animal, without a slash."""
     species: Species | None = None
+    """Latin binomial such as Macaca mulatta, or an NCBI taxonomy link."""
     sex: Literal["M", "F", "O", "U"] | None = None
+    """M, F, O (other) or U (unknown)."""
     age: Duration | None = None
+    """At the recording: ISO 8601 duration such as P8Y or P8Y6M, or a range such as P8Y/P9Y."""
     date_of_birth: Annotated[datetime, BeforeValidator(_birthday)] | None = None
-    """A date alone is midnight UTC."""
+    """Instead of age. A date alone is midnight UTC."""
     description: str | None = None
+    """Anything else about the animal."""
     weight: str | None = None
+    """With its unit, for example 9.1 kg."""
     strain: str | None = None
+    """Strain, for rodents."""
     genotype: str | None = None
+    """Genotype."""
 
 
-class SessionFacts(_Section):
+class SessionFacts(Stage):
     """Fields of `About`, except `source_script`, which belongs to the program."""
 
     identifier: str | None = None
+    """Unique over all files of the world; by default made from the source."""
     session_description: str | None = None
+    """What was done, in a sentence."""
     session_start_time: Annotated[AwareDatetime, BeforeValidator(_moment)] | None = None
+    """Date, time and time zone, for example 2019-09-23T10:30:00-04:00."""
     session_id: Tag | None = None
+    """Short name of the session, without a slash."""
     experimenter: tuple[str, ...] | None = None
+    """List of 'Last, First'."""
     institution: str | None = None
+    """University or institute."""
     lab: str | None = None
+    """Name of the lab."""
     keywords: tuple[str, ...] | None = None
+    """List of words."""
     related_publications: tuple[str, ...] | None = None
+    """List of DOIs."""
     experiment_description: str | None = None
+    """The experiment in general."""
     notes: str | None = None
+    """Anything else."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +124,8 @@ def read_metadata(file_path: Path) -> Metadata:
 
     Raises
     ------
-    NwbCompactError
-        One for the whole file, with every unknown key (and the nearest known one) and every value that will not do.
+    SeveralFaults
+        One line for every unknown key (with the nearest known one) and every value that will not do.
 
     Examples
     --------
@@ -125,17 +136,8 @@ def read_metadata(file_path: Path) -> Metadata:
     ...     read_metadata(file).subject.age
     'P8Y'
     """
-    try:
-        content = file_path.read_bytes()
-        facts = yaml.safe_load(content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        found = " ".join(str(error).split())
-        raise NwbCompactError(file_path, found=found, expected="a readable YAML file", next_step=SEE) from error
-    if not isinstance(facts, Mapping):
-        expected = "the sections 'subject' and 'session'"
-        raise NwbCompactError(file_path, found="nothing" if facts is None else repr(facts), expected=expected, next_step=SEE)
-    sections = _validated(file_path, facts)
-    return Metadata(sections.subject, sections.session, f"{file_path.name} sha256:{sha256(content).hexdigest()}")
+    told, origin = read_yaml(file_path, _Sections)
+    return Metadata(told.subject, told.session, origin)
 
 
 def overlay(session: Session, metadata: Metadata) -> Session:
@@ -163,26 +165,6 @@ def overlay(session: Session, metadata: Metadata) -> Session:
     return replace(session, about=about, subject=subject)
 
 
-class _Sections(_Section):
+class _Sections(Stage):
     subject: SubjectFacts = SubjectFacts()
     session: SessionFacts = SessionFacts()
-
-
-def _validated(file_path: Path, facts: Mapping[Any, Any]) -> _Sections:
-    try:
-        return _Sections.model_validate(facts)
-    except ValidationError as error:
-        faults = [_fault(dict(one)) for one in error.errors()]
-        found, expected = ("; ".join(part) for part in zip(*faults, strict=True))
-        raise NwbCompactError(file_path, found=found, expected=expected, next_step=SEE) from error
-
-
-def _fault(error: dict[str, Any]) -> tuple[str, str]:
-    where = [str(part) for part in error["loc"]]
-    if error["type"] == "extra_forbidden":
-        sections: dict[str, type[BaseModel]] = {"subject": SubjectFacts, "session": SessionFacts}
-        section = sections[where[0]] if len(where) > 1 else _Sections
-        known = list(section.model_fields)
-        return f"unknown key '{'.'.join(where)}'", f"a known key ({nearest(where[-1], known)})"
-    expected = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("Input should ")
-    return f"{'.'.join(where)} = {' '.join(str(error['input']).split())!r}", expected

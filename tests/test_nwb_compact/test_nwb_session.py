@@ -18,6 +18,8 @@ from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_session import read_session, write_session
 from nwb_compact.session import (
     About,
+    Device,
+    Electrodes,
     Images,
     MeanResponses,
     Presentations,
@@ -26,6 +28,7 @@ from nwb_compact.session import (
     SpikeCounts,
     Subject,
     Units,
+    Waveforms,
     WiringRow,
     example_session,
     image_sha256,
@@ -50,7 +53,10 @@ class Plan:
     presented: bool
     timed: bool
     spikes: list[int] | None
-    obs_interval_s: tuple[float, float] | None
+    obs_intervals_s: list[tuple[float, float]] | None
+    electrodes: bool
+    geometry: bool
+    waveforms: bool
     n_counted_units: int
     mean_count: float | None
     means: bool
@@ -79,7 +85,10 @@ def plans(draw: st.DrawFn) -> Plan:
         presented=draw(yes),
         timed=draw(yes),
         spikes=draw(st.none() | st.lists(st.integers(0, 4), min_size=n_units, max_size=n_units)),
-        obs_interval_s=draw(st.sampled_from([None, (0.0, 12.5)])),
+        electrodes=draw(st.booleans()),
+        geometry=draw(st.booleans()),
+        waveforms=draw(st.booleans()),
+        obs_intervals_s=draw(st.sampled_from([None, [(0.0, 12.5)], [(0.0, 4.0), (4.5, 12.5)]])),
         n_counted_units=draw(st.integers(1, n_units)),
         mean_count=draw(st.sampled_from([None, 0.0, 2.0, 300.0])),
         means=draw(yes),
@@ -111,9 +120,9 @@ def built(plan: Plan) -> Session:
         subject=SUBJECTS[plan.subject],
         images=planned_images(plan, rng),
         presentations=presentations,
-        units=Units(
-            tuple(plan.unit_names), None if plan.spikes is None else tuple(np.sort(rng.random(n)) for n in plan.spikes), plan.obs_interval_s
-        ),
+        units=planned_units(plan, rng),
+        electrodes=planned_electrodes(plan) if plan.electrodes else None,
+        device=Device("Grapevine", "a test", "Ripple" if plan.geometry else None) if plan.electrodes else None,
         response_units=ResponseUnits(
             unit_index=rng.permutation(len(plan.unit_names))[: plan.n_counted_units].astype(np.uint32),
             window_start_s=window,
@@ -123,6 +132,27 @@ def built(plan: Plan) -> Session:
         counts=SpikeCounts(counted, count, plan.description) if has_counts else None,
         mean_responses=MeanResponses(means, n_repeats) if plan.means else None,
         wiring=WIRING[: plan.wiring],
+    )
+
+
+def planned_electrodes(plan: Plan) -> Electrodes:
+    place = np.array([0.0, 400.0, 800.0]) if plan.geometry else None
+    return Electrodes(("chan1", "chan2", "chan 3"), ("B", "A", "B"), ("V4", "unknown", "V4"), place, place)
+
+
+def planned_units(plan: Plan, rng: np.random.Generator) -> Units:
+    n = len(plan.unit_names)
+    waveforms = None
+    if plan.waveforms and plan.spikes is not None:
+        waveforms = Waveforms(rng.normal(size=(n, 5)), rng.random((n, 5)) if plan.geometry else None, 30_000.0, 0.001)
+    return Units(
+        name=tuple(plan.unit_names),
+        spike_times_s=None if plan.spikes is None else tuple(np.sort(rng.random(k)) for k in plan.spikes),
+        obs_intervals_s=None if plan.obs_intervals_s is None else np.array(plan.obs_intervals_s),
+        resolution_s=1 / 30_000 if plan.waveforms and plan.spikes is not None else None,
+        electrode_index=rng.integers(3, size=n).astype(np.uint32) if plan.electrodes else None,
+        properties={"snr": rng.random(n), "label": np.array(["good", "mua"])[rng.integers(2, size=n)]} if plan.geometry else {},
+        waveforms=waveforms,
     )
 
 
@@ -254,7 +284,7 @@ def test_inspector_finds_nothing_critical_under_the_dandi_configuration(tmp_path
         session = replace(session, presentations=replace(session.presentations, start_time_s=start, stop_time_s=start + 0.1))
     if spiking:
         spikes = tuple(np.sort(np.random.default_rng(unit).uniform(0, 15, 50)) for unit in range(2))
-        session = replace(session, units=replace(session.units, spike_times_s=spikes, obs_interval_s=(0.0, 16.0)))
+        session = replace(session, units=replace(session.units, spike_times_s=spikes, obs_intervals_s=np.array([[0.0, 16.0]])))
     write_session(session, tmp_path / "a.nwb", objects_limit=limit)
     assert critical(tmp_path / "a.nwb") == []
 

@@ -38,7 +38,7 @@ def test_windows_of_neighbours_never_overlap(session):
 
 
 def test_spike_times_ascend_within_the_recording(session):
-    first, last = session.units.obs_interval_s
+    first, last = session.units.obs_intervals_s[0]
     for times in session.units.spike_times_s:
         assert np.all(np.diff(times) > 0)
         assert first <= times[0]
@@ -48,7 +48,7 @@ def test_spike_times_ascend_within_the_recording(session):
 
 def test_neurons_fire_at_their_baseline_between_the_flashes(session):
     opens = session.presentations.start_time_s + 0.05
-    _, end = session.units.obs_interval_s
+    _, end = session.units.obs_intervals_s[0]
     idle_s = end - 0.1 * len(opens)
     for neuron, times in zip(neurons_from_wiring(session.wiring), session.units.spike_times_s, strict=True):
         before = np.searchsorted(opens, times, side="right") - 1
