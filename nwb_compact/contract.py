@@ -45,6 +45,9 @@ UNIT_PROPERTIES = {
     "sort_code": "number given by the program that sorted",
 }
 """Descriptions of the further columns of the units that this program writes; others say 'as the source gave it'."""
+EVENTS = "digital_events"
+"""In /events: every digital event of the recording, the line or port it was on (`channel`) and its word (`code`)."""
+CHANNEL, CODE, TIMESTAMP = "channel", "code", "timestamp"
 CHANNEL_NAME = "channel_name"
 """In the electrodes table, as NeuroConv writes it."""
 ECEPHYS = "ecephys"

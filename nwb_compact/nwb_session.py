@@ -4,7 +4,7 @@ What the session does not hold is not in the file, and the reader gives `None` f
 docs/nwb_layout.md draws it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, fields, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from hdmf.common import DynamicTable
 from pynwb import NWBHDF5IO, NWBFile
 from pynwb.epoch import TimeIntervals
+from pynwb.event import EventsTable, TimestampVectorData
 from pynwb.file import Subject as NwbSubject
 
 from nwb_compact import __version__
@@ -23,6 +24,7 @@ from nwb_compact.nwb_images import add_images, add_index_series, lazy_pixels
 from nwb_compact.nwb_io import (
     OpenFile,
     column,
+    compressed,
     indices,
     numbers,
     opened,
@@ -34,7 +36,7 @@ from nwb_compact.nwb_io import (
 )
 from nwb_compact.nwb_units import add_electrodes, add_units, read_device, read_electrodes, read_units
 from nwb_compact.safe_write import replaced_safely
-from nwb_compact.session import About, Images, MeanResponses, Presentations, ResponseUnits, Session, SpikeCounts, Subject, WiringRow
+from nwb_compact.session import About, Events, Images, MeanResponses, Presentations, ResponseUnits, Session, SpikeCounts, Subject, WiringRow
 
 
 def write_session(
@@ -46,7 +48,8 @@ def write_session(
     Parameters
     ----------
     session
-        At least one image and one unit. Pixels may be lazy; they are written some chunks at a time.
+        Pixels may be lazy; they are written some chunks at a time. Without images or without units the file holds what there is,
+        and `read_session` refuses it as no session to fit.
     file_path
         The new file.
     overwrite
@@ -122,20 +125,31 @@ def _filled(nwbfile: NWBFile, session: Session, objects_limit: int) -> NWBFile:
         nwbfile.subject = NwbSubject(**_given(session.subject))
     if session.electrodes is not None and nwbfile.electrodes is None:
         add_electrodes(nwbfile, session.electrodes, session.device)
+    if session.events:
+        nwbfile.add_events_table(_event_table(session.events))
+    presentations = _add_stimuli(nwbfile, session, objects_limit) if len(session.images) else None
+    if len(session.units):
+        _add_responses(nwbfile, session, presentations)
+    if session.wiring:
+        nwbfile.add_scratch(_wiring_table(session.wiring))
+    return nwbfile
+
+
+def _add_stimuli(nwbfile: NWBFile, session: Session, objects_limit: int) -> DynamicTable | None:
     nwbfile.add_stimulus(_image_table(session.images))
     if session.images.pixels is not None:
         add_images(nwbfile, session.images.pixels, objects_limit=objects_limit)
+    return None if session.presentations is None else _add_presentations(nwbfile, session, objects_limit)
+
+
+def _add_responses(nwbfile: NWBFile, session: Session, presentations: DynamicTable | None) -> None:
     ecephys = nwbfile.create_processing_module(c.ECEPHYS, "units and their responses to the images")
-    presentations = None if session.presentations is None else _add_presentations(nwbfile, session, objects_limit)
     units = add_units(nwbfile, session.units)
     ecephys.add(_response_unit_table(session.response_units, units))
     if session.counts is not None and presentations is not None:
         ecephys.add(_count_table(session.counts, presentations))
     if session.mean_responses is not None:
         ecephys.add(_mean_table(session.mean_responses))
-    if session.wiring:
-        nwbfile.add_scratch(_wiring_table(session.wiring))
-    return nwbfile
 
 
 def _require_coherent(session: Session) -> None:
@@ -144,7 +158,9 @@ def _require_coherent(session: Session) -> None:
     means, counts = session.mean_responses, session.counts
     of_images = [images.name, *(getattr(images, name) for name in c.OPTIONAL_IMAGE_COLUMNS)]
     complaints = {
-        "no image or no unit": not len(images) or not len(session.units),
+        "no image, no unit and no event": not (len(images) or len(session.units) or session.events),
+        "presentations or means without images": not len(images) and (presentations is not None or means is not None),
+        "responses without units": not len(session.units) and n_response_units > 0,
         "columns of images that differ in length": any(values is not None and len(values) != len(images) for values in of_images),
         "pixels of more or fewer images than there are hashes": images.pixels is not None and images.pixels.shape[0] != len(images),
         "only one of start and stop times": presentations is not None
@@ -181,6 +197,19 @@ def _image_table(images: Images) -> DynamicTable:
         values = getattr(images, name)
         columns += [] if values is None else [column(name, description, values)]
     return table(c.IMAGE_TABLE, "one row an image; image_index elsewhere is the row here, from 0", len(images), *columns)
+
+
+def _event_table(events: Mapping[str, Events]) -> EventsTable:
+    channel = np.repeat(list(events), [len(one.time_s) for one in events.values()])
+    time_s, code = (np.concatenate([getattr(one, name) for one in events.values()]) for name in ("time_s", "code"))
+    order = np.argsort(time_s, kind="stable")
+    columns = [
+        TimestampVectorData(name=c.TIMESTAMP, description="seconds, on the clock of the recording", data=compressed(time_s[order])),
+        column(c.CHANNEL, "line or port", channel[order].tolist()),
+        column(c.CODE, "word; on a single line 1 where it rose, 0 where it fell", code[order]),
+    ]
+    description = "digital events as the acquisition system recorded them"
+    return EventsTable(name=c.EVENTS, description=description, id=np.arange(len(order)), columns=columns)
 
 
 def _add_presentations(nwbfile: NWBFile, session: Session, objects_limit: int) -> DynamicTable:
@@ -266,6 +295,7 @@ def _session(file: OpenFile, where: Path) -> Session:
         wiring=_read_wiring(nwbfile, where),
         electrodes=read_electrodes(nwbfile, where),
         device=read_device(nwbfile),
+        events=_read_events(nwbfile, where),
     )
 
 
@@ -323,6 +353,15 @@ def _read_counts(rows: DynamicTable, where: Path) -> SpikeCounts:
 def _read_means(rows: DynamicTable, where: Path) -> MeanResponses:
     n_repeats = numbers(rows, c.N_REPEATS, where).astype(float) if c.N_REPEATS in rows.colnames else None
     return MeanResponses(numbers(rows, c.MEAN, where), n_repeats, rows.description)
+
+
+def _read_events(nwbfile: NWBFile, where: Path) -> dict[str, Events]:
+    rows = (nwbfile.events or {}).get(c.EVENTS)
+    if rows is None:
+        return {}
+    channel = np.array(strings(rows, c.CHANNEL, where), object)
+    time_s, code = (numbers(rows, name, where) for name in (c.TIMESTAMP, c.CODE))
+    return {name: Events(time_s[channel == name], code[channel == name]) for name in dict.fromkeys(channel)}
 
 
 def _read_wiring(nwbfile: NWBFile, where: Path) -> tuple[WiringRow, ...]:

@@ -104,6 +104,16 @@ class Waveforms:
 
 
 @dataclass(frozen=True, eq=False)
+class Events:
+    """What happened on one digital line or word port of the recording."""
+
+    time_s: Float[np.ndarray, "event"]
+    """Ascending."""
+    code: Integer[np.ndarray, "event"]
+    """The word that was sent; on a single line 1 where it rose and 0 where it fell."""
+
+
+@dataclass(frozen=True, eq=False)
 class Units:
     """The recorded neurons."""
 
@@ -226,6 +236,8 @@ class Session:
     electrodes: Electrodes | None = None
     device: Device | None = None
     """What the electrodes belong to; both None where the source tells nothing of them."""
+    events: Mapping[str, Events] = field(default_factory=dict)
+    """Digital events by the name of their line or port."""
 
 
 def image_sha256(pixels: UInt8[np.ndarray, "*image_shape"]) -> str:

@@ -9,20 +9,12 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from spikeinterface import BaseRecording
 
-from nwb_compact.session import Device, Electrodes, Units
+from nwb_compact.session import Device, Electrodes, Events, Units
 
-
-@dataclass(frozen=True, eq=False)
-class Events:
-    """What happened on one digital line or word port."""
-
-    time_s: Float[np.ndarray, "event"]
-    """Ascending."""
-    code: Integer[np.ndarray, "event"]
-    """The word that was sent; on a single line 1 where it rose and 0 where it fell."""
+__all__ = ["Events", "Recorded", "observed_s"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ from nwb_compact.session import (
     About,
     Device,
     Electrodes,
+    Events,
     Images,
     MeanResponses,
     Presentations,
@@ -122,6 +123,7 @@ def built(plan: Plan) -> Session:
         presentations=presentations,
         units=planned_units(plan, rng),
         electrodes=planned_electrodes(plan) if plan.electrodes else None,
+        events=planned_events(rng) if plan.geometry else {},
         device=Device("Grapevine", "a test", "Ripple" if plan.geometry else None) if plan.electrodes else None,
         response_units=ResponseUnits(
             unit_index=rng.permutation(len(plan.unit_names))[: plan.n_counted_units].astype(np.uint32),
@@ -138,6 +140,11 @@ def built(plan: Plan) -> Session:
 def planned_electrodes(plan: Plan) -> Electrodes:
     place = np.array([0.0, 400.0, 800.0]) if plan.geometry else None
     return Electrodes(("chan1", "chan2", "chan 3"), ("B", "A", "B"), ("V4", "unknown", "V4"), place, place)
+
+
+def planned_events(rng: np.random.Generator) -> dict[str, Events]:
+    words = Events(np.array([0.5, 0.5, 2.0]), np.array([7, -1, 300]))
+    return {"port": words, "line 2": Events(np.sort(rng.random(4)) + 0.6, np.array([1, 0, 1, 0]))}
 
 
 def planned_units(plan: Plan, rng: np.random.Generator) -> Units:
@@ -245,8 +252,23 @@ def test_a_path_may_be_a_string(tmp_path: Path, assert_same: Callable[[Any, Any]
         read_session("typo.nwb")
 
 
+NO_RESPONSES = ResponseUnits(np.zeros(0, np.uint32), None, None)
+NOTHING = Session(example_session().about, None, Images((), ()), None, Units(()), NO_RESPONSES, None, None)
+
+
+def test_a_file_may_hold_only_what_was_recorded(tmp_path: Path) -> None:
+    times_s = np.array([0.1, 0.7])
+    write_session(replace(NOTHING, events={"line 1": Events(times_s, np.array([1, 0]))}), tmp_path / "events.nwb")
+    with h5py.File(tmp_path / "events.nwb") as file:
+        assert file["events/digital_events/timestamp"][:].tolist() == times_s.tolist()
+    with pytest.raises(NwbCompactError, match="found no table stimulus_image_table"):
+        read_session(tmp_path / "events.nwb")
+
+
 CONTRADICTIONS: dict[str, Callable[[Session], Session]] = {
-    "no image or no unit": lambda s: replace(s, units=Units(())),
+    "no image, no unit and no event": lambda s: NOTHING,
+    "presentations or means without images": lambda s: replace(s, images=Images((), ())),
+    "responses without units": lambda s: replace(s, units=Units(())),
     "columns of images that differ in length": lambda s: replace(s, images=replace(s.images, kind=("natural",))),
     "pixels of more or fewer images": lambda s: replace(s, images=replace(s.images, pixels=s.images.pixels[:3])),  # type: ignore[index]
     "only one of start and stop times": lambda s: replace(s, presentations=replace(s.presentations, start_time_s=np.zeros(60))),  # type: ignore[type-var]
