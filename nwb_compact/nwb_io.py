@@ -6,6 +6,7 @@ Rows are never added one at a time: that is slow in pynwb and leaves types to ch
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,6 +159,21 @@ def ragged_rows(source: DynamicTable, name: str, where: object) -> list[np.ndarr
     index = source[name]
     values, ends = np.asarray(index.target.data[:]), np.asarray(index.data[:], np.int64)
     return [values[start:end] for start, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True)]
+
+
+def require_table(tables: Any, name: str, where: Path) -> DynamicTable:
+    """One of several tables by name; raises `NwbCompactError` where it is not there."""
+    found = tables.get(name)
+    if not isinstance(found, DynamicTable):
+        there = ", ".join(sorted(tables)) or "none"
+        next_step = "run nwb-compact check on the file; docs/nwb_layout.md says what it must hold"
+        raise NwbCompactError(where, found=f"no table {name} (there: {there})", expected="a session file", next_step=next_step)
+    return found
+
+
+def given(values: Any) -> dict[str, Any]:
+    """The fields of a frozen value that are given; nothing is filled in for the others."""
+    return {item.name: getattr(values, item.name) for item in fields(values) if getattr(values, item.name) is not None}
 
 
 def require_columns(source: DynamicTable, names: Sequence[str], where: object) -> None:

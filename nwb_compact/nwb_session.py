@@ -4,7 +4,7 @@ What the session does not hold is not in the file, and the reader gives `None` f
 docs/nwb_layout.md draws it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, fields, replace
 from pathlib import Path
@@ -13,30 +13,17 @@ from typing import Any
 import numpy as np
 from hdmf.common import DynamicTable
 from pynwb import NWBHDF5IO, NWBFile
-from pynwb.epoch import TimeIntervals
-from pynwb.event import EventsTable, TimestampVectorData
 from pynwb.file import Subject as NwbSubject
 
 from nwb_compact import __version__
 from nwb_compact import contract as c
 from nwb_compact.errors import NwbCompactError
-from nwb_compact.nwb_images import add_images, add_index_series, lazy_pixels
-from nwb_compact.nwb_io import (
-    OpenFile,
-    column,
-    compressed,
-    indices,
-    numbers,
-    opened,
-    region,
-    smallest_unsigned,
-    strings,
-    table,
-    unsigned,
-)
-from nwb_compact.nwb_units import add_electrodes, add_units, read_device, read_electrodes, read_units
+from nwb_compact.nwb_io import OpenFile, column, given, numbers, opened, require_table, strings, table
+from nwb_compact.nwb_responses import add_responses, read_counts, read_means, read_response_units
+from nwb_compact.nwb_stimuli import add_events, add_presentations, add_stimulus_images, read_events, read_images, read_presentations
+from nwb_compact.nwb_units import add_electrodes, read_device, read_electrodes, read_units
 from nwb_compact.safe_write import replaced_safely
-from nwb_compact.session import About, Events, Images, MeanResponses, Presentations, ResponseUnits, Session, SpikeCounts, Subject, WiringRow
+from nwb_compact.session import About, Session, Subject, WiringRow
 
 
 def write_session(
@@ -122,34 +109,20 @@ def read_session(file_path: str | Path) -> Session:
 
 def _filled(nwbfile: NWBFile, session: Session, objects_limit: int) -> NWBFile:
     if session.subject is not None:
-        nwbfile.subject = NwbSubject(**_given(session.subject))
+        nwbfile.subject = NwbSubject(**given(session.subject))
     if session.electrodes is not None and nwbfile.electrodes is None:
         add_electrodes(nwbfile, session.electrodes, session.device)
     if session.events:
-        nwbfile.add_events_table(_event_table(session.events))
-    presentations = _add_stimuli(nwbfile, session, objects_limit) if len(session.images) else None
+        add_events(nwbfile, session.events)
+    if len(session.images):
+        add_stimulus_images(nwbfile, session.images, objects_limit=objects_limit)
+    if session.presentations is not None:
+        add_presentations(nwbfile, session.presentations)
     if len(session.units):
-        _add_responses(nwbfile, session, presentations)
+        add_responses(nwbfile, session.units, session.response_units, session.counts, session.mean_responses)
     if session.wiring:
         nwbfile.add_scratch(_wiring_table(session.wiring))
     return nwbfile
-
-
-def _add_stimuli(nwbfile: NWBFile, session: Session, objects_limit: int) -> DynamicTable | None:
-    nwbfile.add_stimulus(_image_table(session.images))
-    if session.images.pixels is not None:
-        add_images(nwbfile, session.images.pixels, objects_limit=objects_limit)
-    return None if session.presentations is None else _add_presentations(nwbfile, session, objects_limit)
-
-
-def _add_responses(nwbfile: NWBFile, session: Session, presentations: DynamicTable | None) -> None:
-    ecephys = nwbfile.create_processing_module(c.ECEPHYS, "units and their responses to the images")
-    units = add_units(nwbfile, session.units)
-    ecephys.add(_response_unit_table(session.response_units, units))
-    if session.counts is not None and presentations is not None:
-        ecephys.add(_count_table(session.counts, presentations))
-    if session.mean_responses is not None:
-        ecephys.add(_mean_table(session.mean_responses))
 
 
 def _require_coherent(session: Session) -> None:
@@ -175,96 +148,11 @@ def _require_coherent(session: Session) -> None:
             raise NwbCompactError(where, found=found, expected="a session that agrees with itself", next_step=next_step)
 
 
-def _given(values: Any) -> dict[str, Any]:
-    """The fields of a frozen value that are given; nothing is filled in for the others."""
-    return {item.name: getattr(values, item.name) for item in fields(values) if getattr(values, item.name) is not None}
-
-
 def _about_to_nwb(about: About) -> NWBFile:
-    given = _given(about)
-    if "source_script" in given:
-        given["source_script_file_name"] = "nwb_compact"  # NWB requires a name beside the text
-    return NWBFile(**given, was_generated_by=[("nwb_compact", __version__)])
-
-
-def _image_table(images: Images) -> DynamicTable:
-    columns = [
-        column(c.NAME, "name of the image in its source", images.name),
-        column(c.SHA256, "SHA-256 over 'HEIGHTxWIDTHxCHANNEL:' and the decoded 8-bit pixels, the identity of the image", images.sha256),
-    ]
-    kept = {c.KIND: "what sort of image it is", c.SOURCE: "where it is from", c.LICENCE: "its licence", c.SPLIT: "what it serves for"}
-    for name, description in kept.items():
-        values = getattr(images, name)
-        columns += [] if values is None else [column(name, description, values)]
-    return table(c.IMAGE_TABLE, "one row an image; image_index elsewhere is the row here, from 0", len(images), *columns)
-
-
-def _event_table(events: Mapping[str, Events]) -> EventsTable:
-    channel = np.repeat(list(events), [len(one.time_s) for one in events.values()])
-    time_s, code = (np.concatenate([getattr(one, name) for one in events.values()]) for name in ("time_s", "code"))
-    order = np.argsort(time_s, kind="stable")
-    columns = [
-        TimestampVectorData(name=c.TIMESTAMP, description="seconds, on the clock of the recording", data=compressed(time_s[order])),
-        column(c.CHANNEL, "line or port", channel[order].tolist()),
-        column(c.CODE, "word; on a single line 1 where it rose, 0 where it fell", code[order]),
-    ]
-    description = "digital events as the acquisition system recorded them"
-    return EventsTable(name=c.EVENTS, description=description, id=np.arange(len(order)), columns=columns)
-
-
-def _add_presentations(nwbfile: NWBFile, session: Session, objects_limit: int) -> DynamicTable:
-    presentations = session.presentations
-    assert presentations is not None
-    columns = [
-        column(c.IMAGE_INDEX, f"row in {c.IMAGE_TABLE}, from 0", smallest_unsigned(presentations.image_index)),
-        column(c.REPEAT, "how often this image had been shown before", smallest_unsigned(presentations.repeat)),
-        column(c.IS_VALID, "False where fixation broke or the trial failed", presentations.is_valid),
-    ]
-    description = "what was shown when: one row for each time an image was on the screen"
-    if presentations.start_time_s is None or presentations.stop_time_s is None:
-        rows = table(c.PRESENTATIONS, f"{description}; the source gave no times", len(presentations), *columns)
-        nwbfile.add_stimulus(rows)
-        return rows
-    times = [
-        column(c.START_TIME, "image onset, seconds", presentations.start_time_s),
-        column(c.STOP_TIME, "image offset, seconds", presentations.stop_time_s),
-    ]
-    if presentations.alignment_residual_s is not None:
-        description_of = "onset marked in the recording minus onset computed from the stimulus clock, seconds; NaN where not marked"
-        columns.append(column(c.ALIGNMENT_RESIDUAL, description_of, presentations.alignment_residual_s))
-    rows = TimeIntervals(name=c.PRESENTATIONS, description=description, id=np.arange(len(presentations)), columns=times + columns)
-    nwbfile.add_time_intervals(rows)
-    if session.images.pixels is not None and len(session.images) <= objects_limit:
-        add_index_series(nwbfile, presentations)
-    return rows
-
-
-def _response_unit_table(response_units: ResponseUnits, units: DynamicTable) -> DynamicTable:
-    about = {
-        c.WINDOW_START: "start of the counting window after image onset, seconds",
-        c.WINDOW_STOP: "end of the counting window after image onset, seconds",
-        "latency_s": "latency of the response, seconds",
-        "reliability": "split-half reliability as the source gave it",
-        "snr": "signal-to-noise ratio as the source gave it",
-    }
-    given = _given(response_units)
-    columns = [region(c.UNIT, "the unit", response_units.unit_index, units)]
-    columns += [column(name, description, given[name]) for name, description in about.items() if name in given]
-    return table(c.RESPONSE_UNITS, "row j describes column j of the responses", len(response_units.unit_index), *columns)
-
-
-def _count_table(counts: SpikeCounts, presentations: DynamicTable) -> DynamicTable:
-    columns = [
-        region(c.PRESENTATION, "the presentation", counts.presentation_index, presentations),
-        column(c.COUNT, f"spikes in the counting window, one column a row of {c.RESPONSE_UNITS}", smallest_unsigned(counts.count)),
-    ]
-    return table(c.SPIKE_COUNTS, counts.description, len(counts.presentation_index), *columns)
-
-
-def _mean_table(means: MeanResponses) -> DynamicTable:
-    columns = [column(c.MEAN, f"mean spike count over repeats, one column a row of {c.RESPONSE_UNITS}; NaN where not held", means.mean)]
-    columns += [] if means.n_repeats is None else [column(c.N_REPEATS, "repeats behind each mean", means.n_repeats)]
-    return table(c.MEAN_RESPONSES, means.description, len(means.mean), *columns)
+    facts = given(about)
+    if "source_script" in facts:
+        facts["source_script_file_name"] = "nwb_compact"  # NWB requires a name beside the text
+    return NWBFile(**facts, was_generated_by=[("nwb_compact", __version__)])
 
 
 def _wiring_table(wiring: tuple[WiringRow, ...]) -> DynamicTable:
@@ -282,30 +170,20 @@ def _wiring_table(wiring: tuple[WiringRow, ...]) -> DynamicTable:
 def _session(file: OpenFile, where: Path) -> Session:
     nwbfile = file.nwbfile
     ecephys = nwbfile.processing[c.ECEPHYS].data_interfaces if c.ECEPHYS in nwbfile.processing else {}
-    counts, means = ecephys.get(c.SPIKE_COUNTS), ecephys.get(c.MEAN_RESPONSES)
     return Session(
         about=_in_memory(About, nwbfile),
         subject=None if nwbfile.subject is None else _in_memory(Subject, nwbfile.subject),
-        images=_read_images(file, where),
-        presentations=_read_presentations(nwbfile, where),
-        units=read_units(nwbfile.units if nwbfile.units is not None else _require_table(ecephys, c.NEURONS, where), where),
-        response_units=_read_response_units(_require_table(ecephys, c.RESPONSE_UNITS, where), where),
-        counts=None if counts is None else _read_counts(counts, where),
-        mean_responses=None if means is None else _read_means(means, where),
+        images=read_images(file, where),
+        presentations=read_presentations(nwbfile, where),
+        units=read_units(nwbfile.units if nwbfile.units is not None else require_table(ecephys, c.NEURONS, where), where),
+        response_units=read_response_units(require_table(ecephys, c.RESPONSE_UNITS, where), where),
+        counts=read_counts(ecephys, where),
+        mean_responses=read_means(ecephys, where),
         wiring=_read_wiring(nwbfile, where),
         electrodes=read_electrodes(nwbfile, where),
         device=read_device(nwbfile),
-        events=_read_events(nwbfile, where),
+        events=read_events(nwbfile, where),
     )
-
-
-def _require_table(tables: Any, name: str, where: Path) -> DynamicTable:
-    found = tables.get(name)
-    if not isinstance(found, DynamicTable):
-        there = ", ".join(sorted(tables)) or "none"
-        next_step = "run nwb-compact check on the file; docs/nwb_layout.md says what it must hold"
-        raise NwbCompactError(where, found=f"no table {name} (there: {there})", expected="a session file", next_step=next_step)
-    return found
 
 
 def _in_memory(kind: Any, container: Any) -> Any:
@@ -316,52 +194,6 @@ def _in_memory(kind: Any, container: Any) -> Any:
         is_many = value is not None and not isinstance(value, str) and hasattr(value, "__len__")
         values[item.name] = tuple(str(one) for one in value[:]) if is_many else value
     return kind(**values)
-
-
-def _read_images(file: OpenFile, where: Path) -> Images:
-    rows = _require_table(file.nwbfile.stimulus, c.IMAGE_TABLE, where)
-    optional = {name: strings(rows, name, where) for name in c.OPTIONAL_IMAGE_COLUMNS if name in rows.colnames}
-    return Images(strings(rows, c.NAME, where), strings(rows, c.SHA256, where), lazy_pixels(file.hdf5), **optional)
-
-
-def _read_presentations(nwbfile: NWBFile, where: Path) -> Presentations | None:
-    timed = (nwbfile.intervals or {}).get(c.PRESENTATIONS)
-    rows = timed if timed is not None else nwbfile.stimulus.get(c.PRESENTATIONS)
-    if rows is None:
-        return None
-    return Presentations(
-        image_index=indices(rows, c.IMAGE_INDEX, where),
-        repeat=indices(rows, c.REPEAT, where),
-        is_valid=numbers(rows, c.IS_VALID, where).astype(bool),
-        start_time_s=None if timed is None else numbers(rows, c.START_TIME, where),
-        stop_time_s=None if timed is None else numbers(rows, c.STOP_TIME, where),
-        alignment_residual_s=numbers(rows, c.ALIGNMENT_RESIDUAL, where) if c.ALIGNMENT_RESIDUAL in rows.colnames else None,
-    )
-
-
-def _read_response_units(rows: DynamicTable, where: Path) -> ResponseUnits:
-    names = (c.WINDOW_START, c.WINDOW_STOP, *c.OPTIONAL_RESPONSE_UNIT_COLUMNS)
-    given = {name: numbers(rows, name, where) if name in rows.colnames else None for name in names}
-    return ResponseUnits(indices(rows, c.UNIT, where), **given)
-
-
-def _read_counts(rows: DynamicTable, where: Path) -> SpikeCounts:
-    count = unsigned(numbers(rows, c.COUNT, where), f"{where}: {c.SPIKE_COUNTS}/{c.COUNT}")
-    return SpikeCounts(indices(rows, c.PRESENTATION, where), count, rows.description)
-
-
-def _read_means(rows: DynamicTable, where: Path) -> MeanResponses:
-    n_repeats = numbers(rows, c.N_REPEATS, where).astype(float) if c.N_REPEATS in rows.colnames else None
-    return MeanResponses(numbers(rows, c.MEAN, where), n_repeats, rows.description)
-
-
-def _read_events(nwbfile: NWBFile, where: Path) -> dict[str, Events]:
-    rows = (nwbfile.events or {}).get(c.EVENTS)
-    if rows is None:
-        return {}
-    channel = np.array(strings(rows, c.CHANNEL, where), object)
-    time_s, code = (numbers(rows, name, where) for name in (c.TIMESTAMP, c.CODE))
-    return {name: Events(time_s[channel == name], code[channel == name]) for name in dict.fromkeys(channel)}
 
 
 def _read_wiring(nwbfile: NWBFile, where: Path) -> tuple[WiringRow, ...]:
