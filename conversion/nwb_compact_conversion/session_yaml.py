@@ -114,6 +114,9 @@ class Curation(Stage):
     """Lowest snr."""
     max_amplitude_cutoff: float | None = Field(None, ge=0, le=1)
     """Highest amplitude_cutoff (Hill et al. 2011); 0.1 is the Allen Institute's default."""
+    exclude_labels: tuple[str, ...] = ("noise",)
+    """Labels (of phy's group, else Kilosort's KSLabel) of units that are left out where the source comes sorted; add mua for single
+    units only."""
 
 
 class Sorting(Stage):
