@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from nwb_compact.errors import Fault, NwbCompactError, SeveralFaults
-from nwb_compact.nwb_io import one_line, open_hdf5
+from nwb_compact.errors import Fault, NwbCompactError, SeveralFaults, one_line
+from nwb_compact.nwb_io import open_hdf5
 from nwb_compact.nwb_session import open_session
 from nwb_compact.responses import responses_of
 from nwb_compact.session_faults import session_faults

@@ -4,6 +4,7 @@ Every fault this program can name is an `NwbCompactError`. The command line prin
 anything else that escapes is a defect of ours and is reported as such.
 """
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -64,3 +65,16 @@ def nearest(name: str, known: list[str]) -> str:
     """
     close = get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"use one of: {', '.join(sorted(known))}"
+
+
+def one_line(error: object) -> str:
+    """What another library's exception says, on one line of a readable length.
+
+    Examples
+    --------
+    >>> one_line(ValueError("first\\n  second")), one_line(EOFError())
+    ('first second', 'EOFError')
+    """
+    # PIL names the buffer's address, which differs between runs and tells a reader nothing.
+    text = re.sub(r" <_io\.BytesIO[^>]*>", "", " ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -16,7 +16,7 @@ from hdmf.common import DynamicTable, DynamicTableRegion, VectorData, VectorInde
 from jaxtyping import Integer, UInt, UInt32
 from pynwb import NWBHDF5IO, H5DataIO, NWBFile
 
-from nwb_compact.errors import NwbCompactError
+from nwb_compact.errors import NwbCompactError, one_line
 
 COMPRESSED_BYTES = 64 * 1024
 """Numbers above this are chunked and compressed; below it the chunk's own book-keeping costs more than it saves."""
@@ -206,9 +206,3 @@ def _not_hdf5(file_path: Path, error: OSError) -> NwbCompactError:
 def _not_nwb(file_path: Path, error: Exception) -> NwbCompactError:
     found = f"a file that pynwb cannot read ({type(error).__name__}: {one_line(error)})"
     return NwbCompactError(file_path, found=found, expected="an NWB file of schema 2", next_step="convert or copy it again")
-
-
-def one_line(error: object) -> str:
-    """What an exception or a fault of pynwb says, on one line of a readable length."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:297] + "..."

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pynwb
 
-from nwb_compact.errors import NwbCompactError
-from nwb_compact.nwb_io import one_line, opened
+from nwb_compact.errors import NwbCompactError, one_line
+from nwb_compact.nwb_io import opened
 
 SPARE_BYTES = 64 * 2**20
 """Disk that must be free beyond a copy of the file: results are far smaller."""

@@ -11,9 +11,8 @@ import h5py
 import numpy as np
 
 from nwb_compact import contract as c
-from nwb_compact.errors import Fault, NwbCompactError
+from nwb_compact.errors import Fault, NwbCompactError, one_line
 from nwb_compact.nwb_images import lazy_pixels
-from nwb_compact.nwb_io import one_line
 from nwb_compact.session import image_sha256
 
 FEWEST_IMAGES = 20

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Num, UInt8
 from PIL import Image, UnidentifiedImageError
 
-from nwb_compact.errors import NwbCompactError
+from nwb_compact.errors import NwbCompactError, one_line
 
 FETCH_AGAIN = "download the file again"
 
@@ -67,7 +67,7 @@ def read_array(file_path: Path) -> Num[np.ndarray, "..."]:
     except FileNotFoundError as error:
         raise NwbCompactError(file_path, found="no such file", expected=expected, next_step=FETCH_AGAIN) from error
     except (OSError, ValueError, EOFError, TokenError) as error:
-        found = f"unreadable content ({_one_line(error)})"
+        found = f"unreadable content ({one_line(error)})"
         raise NwbCompactError(file_path, found=found, expected=expected, next_step=FETCH_AGAIN) from error
 
 
@@ -97,7 +97,7 @@ def read_numbered_images(file_path: Path) -> NumberedImages:
     except FileNotFoundError as error:
         raise NwbCompactError(file_path, found="no such file", expected=expected, next_step=FETCH_AGAIN) from error
     except (BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        found = f"a truncated or corrupt zip ({_one_line(error)})"
+        found = f"a truncated or corrupt zip ({one_line(error)})"
         raise NwbCompactError(file_path, found=found, expected=expected, next_step=FETCH_AGAIN) from error
     number = tuple(sorted(members))
     return NumberedImages(number, tuple(PurePosixPath(members[n]).name for n in number), pixels)
@@ -152,10 +152,5 @@ def _decoded(file_path: Path, zipped: ZipFile, members: list[str]) -> Iterator[U
                     raise NwbCompactError(f"{file_path}: {member!r}", found=found, expected=expected, next_step="use images of one size")
                 yield np.asarray(image.convert("RGB"))
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            found = f"an image that cannot be decoded ({_one_line(error)})"
+            found = f"an image that cannot be decoded ({one_line(error)})"
             raise NwbCompactError(f"{file_path}: {member!r}", found=found, expected="a whole JPEG", next_step=FETCH_AGAIN) from error
-
-
-def _one_line(error: Exception) -> str:
-    # PIL names the buffer's address, which differs between runs and tells a reader nothing.
-    return re.sub(r" <_io\.BytesIO[^>]*>", "", " ".join(str(error).split())) or type(error).__name__
