@@ -44,9 +44,19 @@ def read_yaml(file_path: Path, model: type[Model]) -> tuple[Model, str]:
         expected = f"sections such as {', '.join(repr(name) for name in list(model.model_fields)[:2])}"
         raise NwbCompactError(file_path, found="nothing" if told is None else repr(told), expected=expected, next_step=NEXT)
     try:
-        return model.model_validate(told), f"{file_path.name} sha256:{sha256(content).hexdigest()}"
+        return model.model_validate(_without_empty(told, model)), f"{file_path.name} sha256:{sha256(content).hexdigest()}"
     except ValidationError as error:
         raise SeveralFaults(tuple(_fault(file_path, dict(one), model) for one in error.errors())) from error
+
+
+def _without_empty(told: Mapping[Any, Any], model: type[BaseModel]) -> dict[Any, Any]:
+    """A section whose keys are all off is empty, which YAML reads as null; it means the same as no section."""
+    inner = {name: _section(model, [name]) for name in told if isinstance(name, str)}
+    sections = {name for name, one in inner.items() if one is not model}
+    kept = {name: value for name, value in told.items() if not (name in sections and value is None)}
+    return {
+        name: _without_empty(value, inner[name]) if name in sections and isinstance(value, Mapping) else value for name, value in kept.items()
+    }
 
 
 def _fault(file_path: Path, error: Mapping[str, Any], model: type[BaseModel]) -> Fault:
