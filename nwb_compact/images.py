@@ -1,23 +1,19 @@
 """Images as models take them: colour, 112 px, and shifted or mirrored views of them that are natural images too."""
 
-import io
-import zipfile
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.nn import functional
 
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.image_files import IMAGE_ENDINGS, ImageFile, decoded, image_files
 from nwb_compact.session import Pixels
 from nwb_compact.student import IMAGE_PX
 from nwb_compact.training import derived_seed
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 ZOOM = 1.25
 """Most a view is enlarged; the smallest is the whole image."""
 CHUNK = 256
@@ -130,7 +126,7 @@ def read_images(place: Path) -> UInt8[np.ndarray, "image 112 112 3"]:
     NwbCompactError
         If there is no image, or one cannot be read: the line names it.
     """
-    pixels = [_square(name, data) for name, data in _encoded(place)]
+    pixels = [_square(file) for file in image_files(place, next_step="check --images")]
     if not pixels:
         expected = f"files ending in {', '.join(IMAGE_ENDINGS)}"
         raise NwbCompactError(place, found="no image", expected=expected, next_step="name a folder or zip of images")
@@ -151,30 +147,8 @@ def _blocks(images: UInt8[np.ndarray, "image 112 112 3"]) -> Float32[np.ndarray,
     return np.concatenate([part.reshape(-1, side, 4, side, 4).mean(axis=(2, 4)).reshape(len(part), -1) for part in luminance])
 
 
-def _encoded(place: Path) -> Iterator[tuple[str, bytes]]:
-    if place.is_dir():
-        for path in sorted(place.rglob("*")):
-            if path.suffix.lower() in IMAGE_ENDINGS and path.is_file():
-                yield str(path), path.read_bytes()
-        return
-    try:
-        with zipfile.ZipFile(place) as archive:
-            for name in sorted(archive.namelist()):
-                if name.lower().endswith(IMAGE_ENDINGS) and "__MACOSX" not in name:
-                    yield f"{place}:{name}", archive.read(name)
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: encrypted
-        raise NwbCompactError(place, found=str(error), expected="a folder or a zip of images", next_step="check --images") from error
-
-
-def _square(name: str, data: bytes) -> UInt8[np.ndarray, "112 112 3"]:
-    try:
-        opened = Image.open(io.BytesIO(data))
-        if opened.mode in ("I", "F") or opened.mode.startswith("I;"):
-            raise ValueError(f"more than 8 bits a channel (mode {opened.mode}), which would be cut off at 255")
-        image = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        found = f"{type(error).__name__}: {error}"
-        raise NwbCompactError(name, found=found, expected="a readable image", next_step="remove or repair it") from error
+def _square(file: ImageFile) -> UInt8[np.ndarray, "112 112 3"]:
+    image = decoded(file).convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return np.asarray(image.resize((IMAGE_PX, IMAGE_PX), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)))

@@ -258,6 +258,21 @@ def image_sha256(pixels: UInt8[np.ndarray, "*image_shape"]) -> str:
     return sha256(f"{shape}:".encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
+def counted_repeats(image_index: UInt[np.ndarray, "presentation"]) -> UInt[np.ndarray, "presentation"]:
+    """How often the image of each presentation had been shown before, broken trials included.
+
+    Examples
+    --------
+    >>> counted_repeats(np.array([4, 2, 4, 4, 2], np.uint32))
+    array([0, 0, 1, 2, 1], dtype=uint16)
+    """
+    order = np.argsort(image_index, kind="stable")
+    _, first, how_often = np.unique(image_index[order], return_index=True, return_counts=True)
+    repeat = np.empty(len(image_index), np.uint16 if len(image_index) <= 65536 else np.uint32)
+    repeat[order] = np.arange(len(image_index)) - np.repeat(first, how_often)
+    return repeat
+
+
 def kept_presentations(session: Session) -> Integer[np.ndarray, "kept"]:
     """Rows of `session.counts` whose presentation is valid.
 

@@ -12,12 +12,23 @@ from pathlib import Path
 
 import click
 import numpy as np
-from jaxtyping import Bool, Float, Int, Integer, UInt, UInt8
+from jaxtyping import Bool, Float, Int, Integer, UInt8
 
 from nwb_compact import __version__
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.natural_images import natural_image_kind, natural_images
-from nwb_compact.session import About, Images, Presentations, ResponseUnits, Session, SpikeCounts, Subject, Units, image_sha256
+from nwb_compact.session import (
+    About,
+    Images,
+    Presentations,
+    ResponseUnits,
+    Session,
+    SpikeCounts,
+    Subject,
+    Units,
+    counted_repeats,
+    image_sha256,
+)
 from nwb_compact.simulated_neurons import Neuron, expected_counts, neurons_from_wiring, simulated_neurons, wiring_rows
 
 __all__ = ["command", "expected_counts", "natural_images", "neurons_from_wiring", "simulate_session"]
@@ -149,16 +160,7 @@ def _presentations(valid_repeats: Integer[np.ndarray, "image"], rng: np.random.G
         time_s = start_times_s[-1] + IMAGE_ON_S + IMAGE_OFF_S + rng.uniform(*PAUSE_S)
     start = np.array(start_times_s)
     image_index = np.array(shown, np.uint32)
-    return Presentations(image_index, _counted_from_0(image_index), np.array(is_valid), start, start + IMAGE_ON_S)
-
-
-def _counted_from_0(image_index: UInt[np.ndarray, "presentation"]) -> UInt[np.ndarray, "presentation"]:
-    """How often the image of each presentation had been shown before, broken trials included."""
-    order = np.argsort(image_index, kind="stable")
-    _, first, how_often = np.unique(image_index[order], return_index=True, return_counts=True)
-    repeat = np.empty(len(image_index), np.uint16)
-    repeat[order] = np.arange(len(image_index)) - np.repeat(first, how_often)
-    return repeat
+    return Presentations(image_index, counted_repeats(image_index), np.array(is_valid), start, start + IMAGE_ON_S)
 
 
 def _seen_images(presentations: Presentations, n_images: int, rng: np.random.Generator) -> Int[np.ndarray, "presentation"]:

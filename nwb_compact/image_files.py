@@ -1,0 +1,131 @@
+"""Encoded images in a folder or zip, opened without trusting them.
+
+Only raster formats are tried, so that no file can start another program, and nothing is unpacked to disk.
+"""
+
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+
+from PIL import Image, UnidentifiedImageError
+
+from nwb_compact.errors import NwbCompactError, one_line
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP")
+LARGEST_FILE_BYTES = 256_000_000
+"""A file in a zip that says it is larger is not unpacked: no stimulus is, and a zip of a few kilobytes can say so."""
+ZIP_FAULTS = (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What a damaged zip makes zipfile raise; RuntimeError where it is encrypted."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image, still encoded."""
+
+    where: str
+    """What an error calls it."""
+    name: str
+    """Its file name without folders."""
+    content: bytes
+
+
+def image_files(
+    place: Path, *, next_step: str, ordered: Callable[[Sequence[str]], Sequence[str]] = sorted
+) -> Iterator[ImageFile]:
+    """Every image of a folder or zip at any depth, read one at a time; which file is one, its ending tells.
+
+    What an operating system leaves behind (``__MACOSX``, files and folders that begin with a dot) is passed over.
+
+    Parameters
+    ----------
+    place
+        The folder or zip.
+    next_step
+        What a user is told to do when the place is neither.
+    ordered
+        Given the paths within the place, with slashes, the order to read them in; by default sorted as text.
+
+    Raises
+    ------
+    NwbCompactError
+        If the place is neither a folder nor a whole zip, or the zip holds a path that leads out of it or a file above
+        `LARGEST_FILE_BYTES`.
+
+    Examples
+    --------
+    >>> list(image_files(Path("absent"), next_step="correct the path"))
+    Traceback (most recent call last):
+    ...
+    nwb_compact.errors.NwbCompactError: absent: found [Errno 2] No such file or directory: 'absent', expected a folder or a zip of images.
+    Next: correct the path
+    """
+    try:
+        if place.is_dir():
+            # A link that leads nowhere is an image that is missing: opening it says so.
+            inside = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if not path.is_dir()}
+            for name in ordered([name for name in inside if _is_image(name)]):
+                yield ImageFile(str(inside[name]), PurePosixPath(name).name, inside[name].read_bytes())
+            return
+        with zipfile.ZipFile(place) as archive:
+            # A list, since a zip may hold one name twice, which is for `ordered` to judge.
+            files = [(member.filename.replace("\\", "/"), member) for member in archive.infolist() if not member.is_dir()]
+            members = dict(files)
+            for name in ordered([name for name, _ in files if _is_image(name)]):
+                _require_harmless(place, name, members[name])
+                yield ImageFile(f"{place}:{name}", PurePosixPath(name).name, archive.read(members[name]))
+    except ZIP_FAULTS as error:
+        raise NwbCompactError(place, found=one_line(error), expected="a folder or a zip of images", next_step=next_step) from error
+
+
+def decoded(file: ImageFile) -> Image.Image:
+    """An image with all of its pixels.
+
+    Raises
+    ------
+    NwbCompactError
+        If it is damaged, no image, too large for PIL's limit against decompression bombs (about 89 megapixels) or has more
+        than 8 bits a channel, which PIL would cut off.
+
+    Examples
+    --------
+    >>> content = BytesIO()
+    >>> Image.new("L", (4, 3)).save(content, "PNG")
+    >>> decoded(ImageFile("a.png", "a.png", content.getvalue())).size
+    (4, 3)
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(BytesIO(file.content), formats=FORMATS)
+        # PIL opens 16-bit colour as 8-bit RGB; only the raw mode of its tiles tells.
+        raw = [str(tile[3]) for tile in getattr(image, "tile", ())]
+        if image.mode in ("I", "F") or image.mode.startswith("I;") or any(";16" in mode for mode in raw):
+            raise ValueError(f"more than 8 bits a channel (mode {image.mode}), which would be cut off at 255")
+        image.load()
+        return image
+    except (
+        UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning
+    ) as error:
+        found = f"{type(error).__name__}: {one_line(error)}"
+        raise NwbCompactError(file.where, found=found, expected="a readable image", next_step="remove or repair it") from error
+
+
+def _is_image(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in path.parts)
+    return not hidden and path.suffix.lower() in IMAGE_ENDINGS
+
+
+def _require_harmless(place: Path, name: str, member: zipfile.ZipInfo) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or path.parts[0].endswith(":"):
+        found, expected = f"the path {name!r}, which leads out of the zip", "paths within it"
+        raise NwbCompactError(place, found=found, expected=expected, next_step="do not trust this zip; make it again from the images")
+    if member.file_size > LARGEST_FILE_BYTES:
+        found, expected = f"{name!r} of {member.file_size} bytes", f"at most {LARGEST_FILE_BYTES} bytes an image"
+        raise NwbCompactError(place, found=found, expected=expected, next_step="do not trust this zip; make it again from the images")
