@@ -1,8 +1,12 @@
 """A small source in the published layout, written by the tests, so that every fault can be made on purpose."""
 
+import os
+import sys
 from dataclasses import dataclass, field
+from importlib.util import module_from_spec, spec_from_file_location
 from io import BytesIO
 from pathlib import Path
+from types import ModuleType
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
@@ -73,3 +77,23 @@ def source(tmp_path: Path) -> Source:
 @pytest.fixture
 def make_jpeg():
     return jpeg
+
+
+@pytest.fixture(scope="session")
+def raw_data() -> Path:
+    """The folder of the vendors' example recordings; tests that need it are skipped where it is absent."""
+    beside_the_checkout = Path(__file__).parents[3] / "shared" / "data"
+    folder = Path(os.environ.get("NWB_COMPACT_TEST_DATA", beside_the_checkout)) / "raw"
+    if not folder.is_dir():
+        pytest.skip(f"no example recordings in {folder}; set NWB_COMPACT_TEST_DATA to the folder that holds raw/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vendor() -> ModuleType:
+    """The module that writes the smallest valid files of each recording system."""
+    spec = spec_from_file_location("vendor_files", Path(__file__).parent / "vendor_files.py")
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look up their own module there
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,77 @@
+"""The smallest valid recordings of each system, written byte by byte from the vendors' descriptions of their formats.
+
+Every writer returns what a reader must find. Voltages are whole steps of the converter.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+
+def words(n_samples: int, n_channels: int) -> np.ndarray:
+    return np.random.default_rng(5).integers(-3000, 3000, (n_samples, n_channels), dtype=np.int16)
+
+
+# Blackrock ------------------------------------------------------------------------------------------------------------
+
+
+def packed(layout: str, *values: object) -> bytes:
+    """Values in the byte layout of a numpy dtype string."""
+    return np.array([tuple(values)], np.dtype(layout)).tobytes()
+
+
+TIME = np.array([2024, 5, 3, 15, 12, 30, 45, 250], np.uint16)
+"""Wednesday, 15 May 2024, 12:30:45.250, as Windows writes it."""
+
+
+def write_nsx(
+    path: Path, blocks: list[tuple[int, np.ndarray]], channels: list[tuple[int, str, str]], *, period: int = 1, stamp_each: bool = False,
+    spec: tuple[int, int] = (2, 3),
+) -> Path:
+    """Blocks of (timestamp, samples x channels); channels are (electrode, label, unit).
+
+    With `stamp_each` (specification 3.0) a block is one sample and its timestamp is in nanoseconds.
+    """
+    extended = b"".join(
+        packed("S2, <u2, S16, u1, u1, <i2, <i2, <i2, <i2, S16, <u4, <u4, <u2, <u4, <u4, <u2",
+               b"CC", electrode, label.encode(), 1, 1, -32764, 32764, -8191, 8191, unit.encode(), 300, 1, 1, 7500000, 3, 1)
+        for electrode, label, unit in channels
+    )
+    header_bytes = 8 + 2 + 4 + 16 + 256 + 4 + 4 + 16 + 4 + len(extended)
+    ticks = 1_000_000_000 if stamp_each else 30_000
+    basic = packed("S8, 2u1, <u4, S16, S256, <u4, <u4, (8,)<u2, <u4", b"NEURALCD" if spec[0] < 3 else b"BRSMPGRP", spec, header_bytes,
+                   b"30 kS/s", b"", period, ticks, TIME, len(channels))
+    stamp = "<u4" if spec[0] < 3 else "<u8"
+    data = b"".join(packed(f"u1, {stamp}, <u4", 1, at, len(samples)) + samples.astype("<i2").tobytes() for at, samples in blocks)
+    path.write_bytes(basic + extended + data)
+    return path
+
+
+def write_nev(path: Path, packets: list[tuple[int, int, int, int]], electrodes: list[int]) -> Path:
+    """Packets of (tick, electrode or 0 for a digital word, sort code or reason of insertion, word)."""
+    packet_bytes = 104
+    waveform = "S8, <u2, u1, u1, <u2, <u2, <i2, <i2, u1, u1, <u2, S8"
+    extended = b"".join(packed(waveform, b"NEUEVWAV", electrode, 1, electrode, 250, 0, 0, -255, 0, 2, 48, b"") for electrode in electrodes)
+    extended += b"".join(packed("S8, <u2, S16, S6", b"NEUEVLBL", electrode, f"chan{electrode}".encode(), b"") for electrode in electrodes)
+    n_extended = 2 * len(electrodes)
+    basic = packed("S8, 2u1, <u2, <u4, <u4, <u4, <u4, (8,)<u2, S32, S256, <u4", b"NEURALEV", (2, 3), 1, 336 + len(extended), packet_bytes,
+                   30_000, 30_000, TIME, b"written by a test", b"", n_extended)
+    data = b""
+    for tick, electrode, code, word in packets:
+        body = packed("<u4, <u2, u1, u1, <u2", tick, electrode, code, 0, word)
+        data += body + bytes(packet_bytes - len(body))
+    path.write_bytes(basic + extended + data)
+    return path
+
+
+NEURAL = [(1, "chan1", "uV"), (2, "chan2", "uV")]
+DIODE = (129, "ainp1", "mV")
+
+
+def write_blackrock(folder: Path, *, first_tick: int = 600) -> dict[str, object]:
+    """A .ns6 of two electrodes and a photodiode, 0.1 s from `first_tick` on, and its .nev."""
+    samples = words(3000, 3)
+    recording = write_nsx(folder / "day.ns6", [(first_tick, samples)], [*NEURAL, DIODE])
+    packets = [(630, 0, 1, 7), (660, 1, 0, 0), (690, 1, 2, 0), (900, 2, 255, 0), (930, 0, 129, 65), (1200, 1, 2, 0), (1500, 0, 1, 0)]
+    write_nev(folder / "day.nev", packets, [1, 2])
+    return {"path": recording, "samples": samples[:, :2], "analog": {"ainp1": samples[:, 2:]}}
