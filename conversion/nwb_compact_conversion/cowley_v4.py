@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Num, UInt
+from jaxtyping import Num
 
 from nwb_compact import __version__
 from nwb_compact.errors import NwbCompactError
@@ -18,14 +18,13 @@ from nwb_compact.session import (
     About,
     Images,
     MeanResponses,
-    Presentations,
     ResponseUnits,
     Session,
-    SpikeCounts,
     Subject,
     Units,
     image_sha256,
 )
+from nwb_compact_conversion.counts import ORDERED, long_form
 from nwb_compact_conversion.cowley_v4_files import REPOSITORY, SourceFiles, check_numbers, check_units, find_files, read_responses
 from nwb_compact_conversion.cowley_v4_sessions import SESSIONS, Listed
 from nwb_compact_conversion.metadata import TIME_NOT_GIVEN
@@ -85,7 +84,8 @@ def read_cowley_v4(data: Path, session: str) -> Session:
     subject = None if listed is None else Subject(subject_id=listed.animal, species=SPECIES)
     if raw is None:
         return Session(about, subject, images, None, units, response_units, None, _mean_responses(mean, listed))
-    presentations, counts = _long_form(raw)
+    description = f"Spike counts in {COUNTED}. {ORDERED}"
+    presentations, counts = long_form(np.moveaxis(raw, 0, 2), description)
     return Session(about, subject, images, presentations, units, response_units, counts, None)
 
 
@@ -109,14 +109,6 @@ def _images(found: NumberedImages, file_path: Path, listed: Listed | None) -> Im
         source=(f"{REPOSITORY}, {file_path.name}",) * n,
         licence=(LICENCE,) * n,
     )
-
-
-def _long_form(raw: Num[np.ndarray, "unit image repeat"]) -> tuple[Presentations, SpikeCounts]:
-    image, repeat = np.nonzero(~np.isnan(raw[0]))
-    presentations = Presentations(image.astype(np.uint32), repeat.astype(np.uint16), np.ones(len(image), dtype=np.bool_))
-    count: UInt[np.ndarray, "counted response_unit"] = np.ascontiguousarray(raw[:, image, repeat].T.astype(np.uint16))
-    description = f"Spike counts in {COUNTED}. Rows are ordered by image, then repeat: the order in which images were shown is not given."
-    return presentations, SpikeCounts(np.arange(len(image), dtype=np.uint32), count, description)
 
 
 def _mean_responses(mean: Num[np.ndarray, "unit image"], listed: Listed | None) -> MeanResponses:

@@ -14,6 +14,7 @@ from nwb_compact_conversion.metadata import Metadata, SessionFacts, SubjectFacts
 from nwb_compact_conversion.yaml_file import read_yaml
 
 Sorter = Literal["spykingcircus2", "lupin", "tridesclous2", "kilosort4", "threshold", "none"]
+Axis = Literal["presentation", "image", "repeat", "unit"]
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -153,6 +154,19 @@ class Responses(Stage):
     """Where latencies are looked for (dicarlo-lab-to-nwb looks at 10 to 150 ms)."""
     latency_step_s: float = Field(0.01, gt=0)
     """Step of the search."""
+    axes: tuple[Axis, ...] | None = None
+    """counts: what the axes of the array count, in its order: [presentation, unit] with a stimulus log; [image, unit], [unit, image,
+    repeat] and so on without. Repeats that are missing are NaN. Needed only where the sizes allow several."""
+    holds: Literal["counts", "spike times"] | None = None
+    """counts: what the array holds; by default spike times where there is one vector a unit, or columns unit and time, else counts."""
+    variable: str | None = None
+    """counts: name of the array in the file (structure.field in MATLAB's structures), where it holds several."""
+    unit_names: str | None = None
+    """counts: name of the variable that names the units. A CSV names them in its header."""
+    time_unit: Literal["s", "ms", "samples"] = "s"
+    """counts: unit of spike times, which count from the start of the recording."""
+    sampling_frequency_hz: float | None = Field(None, gt=0)
+    """Samples a second of spike times: needed where they are in samples, and in place of what a sorted source says."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Responses":
