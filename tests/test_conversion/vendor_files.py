@@ -75,3 +75,44 @@ def write_blackrock(folder: Path, *, first_tick: int = 600) -> dict[str, object]
     packets = [(630, 0, 1, 7), (660, 1, 0, 0), (690, 1, 2, 0), (900, 2, 255, 0), (930, 0, 129, 65), (1200, 1, 2, 0), (1500, 0, 1, 0)]
     write_nev(folder / "day.nev", packets, [1, 2])
     return {"path": recording, "samples": samples[:, :2], "analog": {"ainp1": samples[:, 2:]}}
+
+
+# Plexon ---------------------------------------------------------------------------------------------------------------
+
+
+def write_plx(path: Path, *, magic: bytes = b"PLEX", gap_ticks: int = 0) -> dict[str, object]:
+    """Two wideband channels at 20 kHz on a 40 kHz clock from tick 4000 on in blocks of unequal length, an auxiliary input, two units,
+    words and a line; before the last block the recording paused for `gap_ticks`.
+    """
+    from neo.rawio.plexonrawio import DataBlockHeader, DspChannelHeader, EventChannelHeader, GlobalHeader, SlowChannelHeader
+
+    def header(layout: list, **fields: object) -> bytes:
+        one = np.zeros((), np.dtype(layout))
+        for name, value in fields.items():
+            one[name] = value
+        return one.tobytes()
+
+    def block(kind: int, tick: int, channel: int, unit: int = 0, samples: np.ndarray | None = None) -> bytes:
+        stored = b"" if samples is None else samples.astype("<i2").tobytes()
+        return header(DataBlockHeader, Type=kind, TimeStamp=tick, Channel=channel, Unit=unit, NumberOfWaveforms=int(samples is not None),
+                      NumberOfWordsInWaveform=0 if samples is None else len(samples)) + stored
+
+    samples = words(400, 3)
+    pieces = [(0, 150), (150, 300), (300, 400)]
+    content = header(GlobalHeader, MagicNumber=int.from_bytes(magic, "little"), Version=106, ADFrequency=40_000, NumDSPChannels=2,
+                     NumEventChannels=3, NumSlowChannels=3, Year=2024, Month=5, Day=15, Hour=12, Minute=30, Second=45,
+                     WaveformFreq=40_000, BitsPerSpikeSample=16, BitsPerSlowSample=16, SpikeMaxMagnitudeMV=3000, SlowMaxMagnitudeMV=5000,
+                     SpikePreAmpGain=1000)
+    content += b"".join(header(DspChannelHeader, Name=f"SPK{n:02}".encode(), Channel=n, Gain=1) for n in (1, 2))
+    content += b"".join(header(EventChannelHeader, Name=name, Channel=n) for name, n in ((b"EVT03", 3), (b"Strobed", 257), (b"Start", 258)))
+    for n, name in enumerate((b"WB01", b"WB02", b"AI01")):
+        content += header(SlowChannelHeader, Name=name, Channel=n, ADFreq=20_000, Gain=1, Enabled=1, PreampGain=1000)
+    content += block(4, 4000, 258)
+    for first, last in pieces:
+        tick = 4000 + 2 * first + (gap_ticks if first == 300 else 0)
+        content += b"".join(block(5, tick, n, samples=samples[first:last, n]) for n in range(3))
+    spike = np.arange(8, dtype=np.int16)
+    content += b"".join(block(1, tick, channel, unit, spike) for tick, channel, unit in ((4040, 2, 1), (4080, 1, 0), (4400, 2, 1)))
+    content += b"".join(block(4, tick, channel, word) for tick, channel, word in ((4100, 257, 513), (4120, 3, 0), (4300, 257, 7)))
+    path.write_bytes(content)
+    return {"path": path, "samples": samples[:, :2], "analog": {"AI01": samples[:, 2:]}}
