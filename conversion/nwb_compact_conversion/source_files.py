@@ -34,8 +34,8 @@ class NumberedImages:
     pixels: UInt8[np.ndarray, "image height width 3"]
 
 
-def read_array(file_path: Path) -> Num[np.ndarray, "..."]:
-    """A numeric array from an .npy file, never unpickled.
+def read_array(file_path: Path, *, mapped: bool = False) -> Num[np.ndarray, "..."]:
+    """A numeric array from an .npy file, never unpickled; `mapped` leaves it on disk until it is indexed.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def read_array(file_path: Path) -> Num[np.ndarray, "..."]:
             raise NwbCompactError(
                 file_path, found=f"{stored} bytes of numbers", expected=f"{needed} for shape {shape}, {dtype}", next_step=FETCH_AGAIN
             )
-        return np.load(file_path, allow_pickle=False)
+        return np.load(file_path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except FileNotFoundError as error:
         raise NwbCompactError(file_path, found="no such file", expected=expected, next_step=FETCH_AGAIN) from error
     except (OSError, ValueError, EOFError, TokenError) as error:

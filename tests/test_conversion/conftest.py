@@ -97,3 +97,51 @@ def vendor() -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look up their own module there
     spec.loader.exec_module(module)
     return module
+
+
+def write_images(place: Path, members: dict[str, bytes]) -> Path:
+    """A folder of files, or a zip of them where the place ends in .zip."""
+    if place.suffix == ".zip":
+        with ZipFile(place, "w", ZIP_DEFLATED) as zipped:
+            for name, content in members.items():
+                zipped.writestr(name, content)
+        return place
+    place.mkdir(parents=True, exist_ok=True)
+    for name, content in members.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(content)
+    return place
+
+
+@pytest.fixture(name="write_images")
+def _write_images():
+    return write_images
+
+
+def png(value: int, height: int = 4, width: int = 4, mode: str = "L") -> bytes:
+    """An image of one grey level, in any mode."""
+    content = BytesIO()
+    Image.new("L", (width, height), value).convert(mode).save(content, "PNG")
+    return content.getvalue()
+
+
+@pytest.fixture
+def make_png():
+    return png
+
+
+@pytest.fixture(params=["images", "images.zip"])
+def image_place(request, tmp_path: Path) -> Path:
+    """Where a lab may keep its images: what holds for one must hold for the other."""
+    return tmp_path / request.param
+
+
+@pytest.fixture
+def write_log(tmp_path: Path):
+    """A text file of rows, `log.csv` unless named."""
+
+    def write(*lines: str, name: str = "log.csv") -> Path:
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return tmp_path / name
+
+    return write
