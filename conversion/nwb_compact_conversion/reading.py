@@ -176,7 +176,7 @@ def check_ascending(path: Path, what: str, time_s: Float[np.ndarray, "_"]) -> Fl
     return time_s
 
 
-def line_events(recording: BaseRecording, channel_id: Any, lines: Mapping[str, int]) -> dict[str, Events]:
+def line_events(recording: BaseRecording, channel_id: Any, lines: Mapping[str, int], *, above: float | None = None) -> dict[str, Events]:
     """The edges of digital lines that are the bits of one recorded word; a line without an edge is left out.
 
     Parameters
@@ -187,6 +187,8 @@ def line_events(recording: BaseRecording, channel_id: Any, lines: Mapping[str, i
         Which one.
     lines
         Bit of each line, by its name.
+    above
+        With an analog channel: the stored value above which it counts as 1, and as 0 elsewhere.
 
     Examples
     --------
@@ -196,7 +198,7 @@ def line_events(recording: BaseRecording, channel_id: Any, lines: Mapping[str, i
     >>> {name: (one.time_s.tolist(), one.code.tolist()) for name, one in events.items()}
     {'XD0': ([0.001, 0.004], [1, 0]), 'XD1': ([0.003, 0.005], [1, 0])}
     """
-    found = [_changes(recording, channel_id, segment) for segment in range(recording.get_num_segments())]
+    found = [_changes(recording, channel_id, segment, above) for segment in range(recording.get_num_segments())]
     events = {}
     for name, bit in lines.items():
         times, codes = [], []
@@ -209,13 +211,16 @@ def line_events(recording: BaseRecording, channel_id: Any, lines: Mapping[str, i
     return events
 
 
-def _changes(recording: BaseRecording, channel_id: Any, segment: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _changes(
+    recording: BaseRecording, channel_id: Any, segment: int, above: float | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """When a word changed, and the words before and after; read in chunks since a session's words may not fit in memory."""
     frames, before, after = [], [], []
     last = None
     for first in range(0, recording.get_num_samples(segment), CHUNK_SAMPLES):
         stop = min(first + CHUNK_SAMPLES, recording.get_num_samples(segment))
-        words = recording.get_traces(segment, start_frame=first, end_frame=stop, channel_ids=[channel_id])[:, 0].astype(np.int64)
+        words = recording.get_traces(segment, start_frame=first, end_frame=stop, channel_ids=[channel_id])[:, 0]
+        words = (words if above is None else words > above).astype(np.int64)
         whole = words if last is None else np.concatenate([[last], words])
         at = np.flatnonzero(np.diff(whole))
         frames.append(first + at + (1 if last is None else 0))

@@ -116,3 +116,42 @@ def write_plx(path: Path, *, magic: bytes = b"PLEX", gap_ticks: int = 0) -> dict
     content += b"".join(block(4, tick, channel, word) for tick, channel, word in ((4100, 257, 513), (4120, 3, 0), (4300, 257, 7)))
     path.write_bytes(content)
     return {"path": path, "samples": samples[:, :2], "analog": {"AI01": samples[:, 2:]}}
+
+
+# SpikeGLX -------------------------------------------------------------------------------------------------------------
+
+
+def write_meta(path: Path, **changed: object) -> None:
+    """A .meta beside a .bin, from one of the vendor, with some keys changed."""
+    known = dict(line.split("=", 1) for line in path.read_text().splitlines() if line)
+    path.write_text("".join(f"{key}={value}\n" for key, value in (known | {key: str(value) for key, value in changed.items()}).items()))
+
+
+def write_spikeglx(folder: Path, example: Path, *, rate: float = 1.0001, analog_wave: bool = False) -> dict[str, object]:
+    """A run of half a second of a probe and a NI-DAQ that both saw a wave of 20 Hz; NI-DAQ time runs `rate` times too fast.
+
+    `example` is the vendor's NP2_with_sync, for its .meta files. A trial line (XD3) rose at 0.1 and 0.35 s and fell 10 ms later,
+    seconds of the probe from its first sample, and XA0 is a photodiode unless it carries the wave.
+    """
+    folder.mkdir()
+    names = ("all_chan_g0_t0.imec0.ap", "all_chan_g0_t0.nidq")
+    for name, where in zip(names, (example / "all_chan_g0_imec0", example), strict=True):
+        (folder / f"{name}.meta").write_text((where / f"{name}.meta").read_text())
+    begun_s = 500_141 / 30_000
+    # The wave rises at every 50 ms of the probe's clock and is up for 25 ms.
+    probe_s = begun_s + np.arange(15_000) / 30_000
+    samples = np.zeros((15_000, 385), np.int16)
+    samples[:, :4] = words(15_000, 4)
+    samples[:, 384] = 64 * (probe_s % 0.05 < 0.025)
+    samples.tofile(folder / f"{names[0]}.bin")
+    write_meta(folder / f"{names[0]}.meta", fileSizeBytes=samples.nbytes, syncSourcePeriod=0.05)
+    board_s = (416_715 + np.arange(14_000)) / 25_000 / rate
+    wave = board_s % 0.05 < 0.025
+    from_first_s = board_s - begun_s
+    trial = ((from_first_s >= 0.1) & (from_first_s < 0.11)) | ((from_first_s >= 0.35) & (from_first_s < 0.36))
+    board = np.zeros((14_000, 2), np.int16)
+    board[:, 0] = np.where(wave, 12_000, 0) if analog_wave else words(14_000, 1)[:, 0]
+    board[:, 1] = 8 * trial + (0 if analog_wave else wave)
+    board.tofile(folder / f"{names[1]}.bin")
+    write_meta(folder / f"{names[1]}.meta", fileSizeBytes=board.nbytes, syncSourcePeriod=0.05, syncNiChanType=int(analog_wave))
+    return {"path": folder, "samples": samples[:, :384], "analog": {"XA0": board[:, :1]}, "trial_s": [0.1, 0.11, 0.35, 0.36]}
