@@ -20,7 +20,8 @@ EXAMPLES = {
     "keywords": ["macaque", "V4"], "related_publications": ["doi:10.1038/s41586-026-10150-1"], "images": "images", "log": "log.csv",
     "location": "V4", "geometry": "array.cmp", "offset": "offset", "is_valid": "fixation", "code": "word", "duration_s": 0.1,
     "channel": "digital_input", "blank": ["blank"], "codes": [1], "threshold": 1.5, "common_reference": "median", "max_isi_violations_ratio": 0.5,
-    "min_presence_ratio": 0.9, "min_snr": 3.0, "max_amplitude_cutoff": 0.1,
+    "min_presence_ratio": 0.9, "min_snr": 3.0, "max_amplitude_cutoff": 0.1, "axes": ["presentation", "unit"], "holds": "counts",
+    "sampling_frequency_hz": 30000.0,
 }  # fmt: skip
 """Values that show the form of keys that have no default."""
 
@@ -40,17 +41,20 @@ def template(source: str) -> str:
             "What the source records needs no key. Paths are relative to the folder of this file.")
     lines = [*_comment(head, "")]
     for name in SECTIONS.get(source, every):
-        lines += ["", f"{name}:", *_section(SessionYaml.model_fields[name].default, "  ")]
+        lines += ["", f"{name}:", *_section(SessionYaml.model_fields[name].default, "  ", source)]
     return "\n".join(lines) + "\n"
 
 
-def _section(section: Stage, indent: str) -> Iterator[str]:
+def _section(section: Stage, indent: str, source: str) -> Iterator[str]:
     for name, field in type(section).model_fields.items():
-        yield from _comment(field.description or "", indent)
+        said = field.description or ""
+        if said.startswith(tuple(f"{other}: " for other in SECTIONS if other != source)):
+            continue  # a key that only another source has a use for
+        yield from _comment(said, indent)
         value = getattr(section, name)
         if isinstance(value, Stage):
             yield f"{indent}{name}:"
-            yield from _section(value, indent + "  ")
+            yield from _section(value, indent + "  ", source)
         elif value is None or value == ():
             yield f"{indent}#{name}: {_one_line(EXAMPLES.get(name, 'text'))}"
         else:
