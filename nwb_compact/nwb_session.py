@@ -171,8 +171,8 @@ def _session(file: OpenFile, where: Path) -> Session:
     nwbfile = file.nwbfile
     ecephys = nwbfile.processing[c.ECEPHYS].data_interfaces if c.ECEPHYS in nwbfile.processing else {}
     return Session(
-        about=_in_memory(About, nwbfile),
-        subject=None if nwbfile.subject is None else _in_memory(Subject, nwbfile.subject),
+        about=in_memory(About, nwbfile),
+        subject=None if nwbfile.subject is None else in_memory(Subject, nwbfile.subject),
         images=read_images(file, where),
         presentations=read_presentations(nwbfile, where),
         units=read_units(nwbfile.units if nwbfile.units is not None else require_table(ecephys, c.NEURONS, where), where),
@@ -186,7 +186,7 @@ def _session(file: OpenFile, where: Path) -> Session:
     )
 
 
-def _in_memory(kind: Any, container: Any) -> Any:
+def in_memory(kind: Any, container: Any) -> Any:
     """A frozen value from the attributes of the same names; lists become tuples."""
     values = {}
     for item in fields(kind):

@@ -15,7 +15,7 @@ from nwb_compact import contract as c
 from nwb_compact.nwb_io import column, numbers, ragged, ragged_rows, region, strings, table
 from nwb_compact.session import Device, Electrodes, Units, Waveforms
 
-OWN_COLUMNS = {c.UNIT_NAME, c.SPIKE_TIMES, c.OBS_INTERVALS, c.ELECTRODES, c.WAVEFORM_MEAN, c.WAVEFORM_SD}
+OWN_COLUMNS = {c.UNIT_NAME, c.SPIKE_TIMES, c.OBS_INTERVALS, c.ELECTRODES, c.WAVEFORM_MEAN, c.WAVEFORM_SD, "electrode_group", "waveforms"}
 
 def add_electrodes(nwbfile: NWBFile, electrodes: Electrodes, device: Device | None) -> None:
     """Device, groups and electrodes of a session without voltage, named as NeuroConv names them."""
@@ -81,13 +81,16 @@ def read_device(nwbfile: NWBFile) -> Device | None:
     return None
 
 
-def read_units(rows: DynamicTable, where: Path) -> Units:
-    """The units of either table; a column that is ragged or points elsewhere and is not ours is left in the file."""
+def read_units(rows: DynamicTable, where: Path, names: tuple[str, ...] | None = None) -> Units:
+    """The units of either table; a column that is ragged or points elsewhere and is not ours is left in the file.
+
+    `names` are for a table that is not ours and has no column of names.
+    """
     plain = [one for one in rows.columns if type(one) is VectorData and one.name in rows.colnames and rows[one.name] is one]
     further = {one.name: np.asarray(one.data[:]) for one in plain if one.name not in OWN_COLUMNS and len(np.shape(one.data)) == 1}
     resolution = getattr(rows, "resolution", None)
     return Units(
-        name=strings(rows, c.UNIT_NAME, where),
+        name=strings(rows, c.UNIT_NAME, where) if names is None else names,
         spike_times_s=tuple(ragged_rows(rows, c.SPIKE_TIMES, where)) if isinstance(rows, NwbUnits) else None,
         obs_intervals_s=_observed(rows, where),
         resolution_s=None if resolution is None else float(resolution),

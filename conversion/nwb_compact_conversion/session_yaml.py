@@ -58,6 +58,12 @@ class Stimuli(Stage):
     log: Path | None = None
     """CSV, TSV, JSON lines (.jsonl) or .mat; one row a presentation, in the order shown. Without it the words of the recording
     are the log: each names an image by its number."""
+    table: str | None = None
+    """nwb: the table of intervals, or IndexSeries, that is the log, for example natural_scenes_presentations or trials; needed where
+    the file has several. The onset and offset columns are start_time and stop_time unless named."""
+    templates: str | None = None
+    """nwb: the object in /stimulus that holds the images, needed where the file has several and `images` names none. Numbers in
+    the log count its images from 0 unless first_number says otherwise."""
     columns: LogColumns = LogColumns()
     """What its columns are called."""
     first_number: int = Field(1, ge=0)
@@ -166,7 +172,7 @@ class Responses(Stage):
     time_unit: Literal["s", "ms", "samples"] = "s"
     """counts: unit of spike times, which count from the start of the recording."""
     sampling_frequency_hz: float | None = Field(None, gt=0)
-    """Samples a second of spike times: needed where they are in samples, and in place of what a sorted source says."""
+    """counts: samples a second of spike times, needed where they are in samples."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Responses":
