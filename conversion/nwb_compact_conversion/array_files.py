@@ -208,8 +208,10 @@ def _hdf5_array(value: Any) -> np.ndarray:
 def _of_cells(cells: list[np.ndarray], shape: tuple[int, ...]) -> Any:
     if sum(size > 1 for size in shape) > 1:
         return _Unread(f"a cell array of {' x '.join(str(size) for size in shape)}; keep one cell a unit")
-    if cells and all(cell.dtype.kind == "U" and cell.size <= 1 for cell in cells):
-        return np.array(["".join(cell.ravel()) for cell in cells])
+    is_text = [cell.dtype.kind == "U" for cell in cells]
+    # An empty cell among texts is [], of numbers, as often as ''.
+    if any(is_text) and all(cell.size == text or not cell.size for cell, text in zip(cells, is_text, strict=True)):
+        return np.array(["".join(cell.ravel().astype(str)) for cell in cells])
     if all(cell.dtype.kind in "biuf" and sum(size > 1 for size in cell.shape) <= 1 for cell in cells):
         return tuple(cell.ravel().astype(np.float64) for cell in cells)
     return _Unread("cells of several kinds; keep one vector of numbers a cell")
