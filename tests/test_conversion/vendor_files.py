@@ -155,3 +155,63 @@ def write_spikeglx(folder: Path, example: Path, *, rate: float = 1.0001, analog_
     board.tofile(folder / f"{names[1]}.bin")
     write_meta(folder / f"{names[1]}.meta", fileSizeBytes=board.nbytes, syncSourcePeriod=0.05, syncNiChanType=int(analog_wave))
     return {"path": folder, "samples": samples[:, :384], "analog": {"XA0": board[:, :1]}, "trial_s": [0.1, 0.11, 0.35, 0.36]}
+
+
+# Intan ----------------------------------------------------------------------------------------------------------------
+
+
+def qstring(text: str) -> bytes:
+    return packed("<u4", 2 * len(text)) + text.encode("utf-16-le")
+
+
+def intan_channel(native: str, order: int, kind: int, *, name: str | None = None, stim: bool) -> bytes:
+    numbers = [order, order, kind, 1, order, *([0, 0] if stim else [0]), 1, 0, 0, 0]
+    return qstring(native) + qstring(name or native) + np.array(numbers, "<i2").tobytes() + packed("<f4, <f4", 0.0, 0.0)
+
+
+def intan_header(*, stim: bool = False) -> bytes:
+    """Version 3.0 of either system: amplifier channels A-000 and A-001, one analog input, digital inputs 1 and 2."""
+    digital, analog = (5, 3) if stim else (4, 3)
+    groups = [
+        ("Port A", "A", [intan_channel(f"A-{n:03}", n, 0, stim=stim) for n in range(2)]),
+        ("Board ADC Inputs", "ANALOG-IN", [intan_channel("ANALOG-IN-1", 0, analog, name="diode", stim=stim)]),
+        ("Board Digital Inputs", "DIGITAL-IN", [intan_channel(f"DIGITAL-IN-{n}", n, digital, stim=stim) for n in (1, 2)]),
+    ]
+    if stim:
+        head = packed("<u4, <i2, <i2, <f4, <i2, 8<f4, <i2, 2<f4, <i2, <i2, 3<f4", 0xD69127AC, 3, 0, 20_000.0, 1, np.ones(8), 0, np.ones(2),
+                      0, 0, np.ones(3))
+        head += 3 * qstring("") + packed("<i2, <i2", 0, 0) + qstring("n/a")
+    else:
+        head = packed("<u4, <i2, <i2, <f4, <i2, 6<f4, <i2, 2<f4", 0xC6912702, 3, 0, 20_000.0, 1, np.ones(6), 0, np.ones(2))
+        head += 3 * qstring("") + packed("<i2, <i2", 0, 0) + qstring("n/a")
+    return head + packed("<i2", len(groups)) + b"".join(
+        qstring(name) + qstring(prefix) + packed("<i2, <i2, <i2", 1, len(channels), len(channels)) + b"".join(channels)
+        for name, prefix, channels in groups
+    )
+
+
+def write_intan(path: Path, *, stim: bool = False, numbers: np.ndarray | None = None, part: slice = slice(None)) -> dict[str, object]:
+    """Ten blocks of 128 samples at 20 kHz, header and data in one file. Input 1 was up for samples 100 to 199, input 2 from 640 on."""
+    n = 1280
+    numbers = np.arange(n) if numbers is None else numbers
+    voltage, diode = words(n, 2), words(n, 3)[:, 2]
+    word = 2 * ((np.arange(n) >= 100) & (np.arange(n) < 200)) + 4 * (np.arange(n) >= 640)
+    columns = [numbers.astype("<i4"), *(voltage.astype("<i4") + 32768).astype("<u2").T]
+    columns += [np.full(n, 256, "<u2") for _ in range(2)] if stim else []
+    columns += [(diode.astype("<i4") + 32768).astype("<u2"), word.astype("<u2")]
+    blocks = [b"".join(column[first : first + 128].tobytes() for column in columns) for first in range(0, n, 128)]
+    path.write_bytes(intan_header(stim=stim) + b"".join(blocks[part]))
+    return {"path": path, "samples": voltage, "analog": {"diode": diode[:, None].astype(int) + 32768}}
+
+
+def write_intan_folder(folder: Path) -> dict[str, object]:
+    """The same recording with a .dat file for each kind of signal."""
+    folder.mkdir()
+    n = 1280
+    voltage, diode = words(n, 2), words(n, 3)[:, 2]
+    word = 2 * ((np.arange(n) >= 100) & (np.arange(n) < 200)) + 4 * (np.arange(n) >= 640)
+    (folder / "info.rhd").write_bytes(intan_header())
+    for name, values in (("time", np.arange(n, dtype="<i4")), ("amplifier", voltage.astype("<i2")),
+                         ("analogin", (diode.astype("<i4") + 32768).astype("<u2")), ("digitalin", word.astype("<u2"))):
+        values.tofile(folder / f"{name}.dat")
+    return {"path": folder / "info.rhd", "samples": voltage, "analog": {"diode": diode[:, None].astype(int) + 32768}}
