@@ -5,7 +5,6 @@ Nothing is repaired: an image that would have to be cropped, flattened or cut to
 
 import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -91,23 +90,32 @@ def _stack(place: Path, first_number: int) -> tuple[tuple[str, ...], UInt8[np.nd
 
 
 def _files(place: Path) -> tuple[tuple[str, ...], UInt8[np.ndarray, "image height width *channel"]]:
-    names: list[str] = []
-    images: list[np.ndarray] = []
-    for file in image_files(place, next_step=NAME_ANOTHER, ordered=partial(_ordered, place)):
+    paths: list[str] = []
+
+    def ordered(found: Sequence[str]) -> Sequence[str]:
+        paths.extend(_ordered(place, found))
+        return paths
+
+    # Filled as the images are decoded, so that they are not in memory twice.
+    stack = np.empty((0, 0, 0), np.uint8)
+    for row, file in enumerate(image_files(place, next_step=NAME_ANOTHER, ordered=ordered)):
         image = _pixels(file)
-        if images and image.shape[:2] != images[0].shape[:2]:
-            found, expected = (f"{height} x {width} px" for height, width in (image.shape[:2], images[0].shape[:2]))
-            expected += f" (height x width) as in {names[0]!r}"
+        if row == 0:
+            stack = np.empty((len(paths), *image.shape), np.uint8)
+        if image.shape[:2] != stack.shape[1:3]:
+            found, expected = (f"{height} x {width} px" for height, width in (image.shape[:2], stack.shape[1:3]))
+            expected += f" (height x width) as in {PurePosixPath(paths[0]).name!r}"
             raise NwbCompactError(file.where, found=found, expected=expected, next_step="use images of one size")
-        names.append(file.name)
-        images.append(image)
-    if not images:
+        if image.ndim == 3 and stack.ndim == 3:
+            stack = np.repeat(stack[..., None], 3, axis=3)
+        stack[row] = image[..., None] if image.ndim < stack.ndim - 1 else image
+    if not paths:
         expected = f"files ending in {', '.join(IMAGE_ENDINGS)}"
         raise NwbCompactError(place, found="no image", expected=expected, next_step=NAME_ANOTHER)
-    return tuple(names), _stacked(images)
+    return tuple(PurePosixPath(path).name for path in paths), stack
 
 
-def _ordered(place: Path, paths: Sequence[str]) -> Sequence[str]:
+def _ordered(place: Path, paths: Sequence[str]) -> list[str]:
     known: dict[str, str] = {}
     for path in paths:
         name = PurePosixPath(path).name
@@ -140,13 +148,3 @@ def _n_frames(image: Image.Image, where: str) -> int:
     except Exception as error:  # damaged frames make PIL raise many
         found = f"damaged frames ({one_line(error)})"
         raise NwbCompactError(where, found=found, expected="a still image", next_step="save the frame that was shown") from error
-
-
-def _stacked(images: list[np.ndarray]) -> UInt8[np.ndarray, "image height width *channel"]:
-    """All of them in one array; the list is emptied on the way, so that the pixels are not in memory twice."""
-    colour = (3,) if any(image.ndim == 3 for image in images) else ()
-    stack = np.empty((len(images), *images[0].shape[:2], *colour), np.uint8)
-    while images:
-        image = images.pop()
-        stack[len(images)] = image[..., None] if colour and image.ndim == 2 else image
-    return stack

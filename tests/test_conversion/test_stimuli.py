@@ -10,6 +10,7 @@ from PIL import Image
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.session import Pixels, image_sha256
 from nwb_compact_conversion.session_yaml import Stimuli
+from nwb_compact_conversion.source_files import read_numbered_images
 from nwb_compact_conversion.stimuli import NAME_ANOTHER, natural_order, read_stimuli
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
@@ -220,3 +221,10 @@ def test_numbers_in_names_are_sorted_by_value(numbers):
 @given(st.lists(st.text(st.sampled_from("aB0123._ ²٣"), max_size=8), unique=True))
 def test_any_names_have_one_order(names):
     assert sorted(names, key=natural_order) == sorted(reversed(names), key=natural_order)
+
+
+def test_published_images_are_those_that_the_reader_of_that_source_finds(published_v4):
+    place = min((published_v4 / "images").glob("*.zip"), key=lambda file: file.stat().st_size)
+    images, numbered = read_stimuli(Stimuli(images=place)), read_numbered_images(place)
+    assert images.name == numbered.name
+    assert images.sha256 == tuple(image_sha256(image) for image in numbered.pixels)
