@@ -71,7 +71,7 @@ class Stimuli(Stage):
     blank: tuple[str, ...] = ()
     """Values of the image column that mean that nothing was shown; such rows stay, as invalid presentations of an image `blank`."""
     valid_values: tuple[str, ...] = ("1", "true", "yes", "correct")
-    """Values of the is_valid column that mean yes, in any case; a number other than 0 also does when it is numeric."""
+    """Values of the is_valid column that mean yes, in any case. Unless others are given here, every number but 0 means yes too."""
     onset_unit: Literal["s", "ms", "us"] = "s"
     """Unit of the onset and offset columns."""
     duration_s: Seconds | None = None
