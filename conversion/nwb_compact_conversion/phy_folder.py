@@ -34,9 +34,10 @@ def read_kilosort(path: Path) -> tuple[str, BaseSorting]:
 def electrodes_of_phy(folder: Path, recorded: Recorded) -> Recorded:
     """The recorded units with their electrodes, as far as the folder tells.
 
-    An electrode is a row of channel_map.npy, named by its number in the raw data; its place is the row of channel_positions.npy
-    and its group the shank in channel_shanks.npy. A unit's electrode is the one that the column `ch` of cluster_info.tsv names
-    and else the one where the template of most of its spikes is largest (peak to peak, unwhitened as phy does).
+    An electrode is a row of channel_map.npy, named by its number in the raw data. Its place is the row of channel_positions.npy, its
+    group the shank in channel_shanks.npy or else the group in channel_groups.npy. A unit's electrode is the one that the column `ch`
+    of cluster_info.tsv names, and else the one where the template of most of its spikes is largest (peak to peak, unwhitened as phy
+    does).
 
     Raises
     ------
@@ -86,8 +87,10 @@ def _complete(path: Path, interface: str, sorting: BaseSorting) -> tuple[str, Ba
 
 def _electrodes(folder: Path, channel: Integer[np.ndarray, "electrode"]) -> Electrodes:
     n = len(channel)
-    place, shank = _rows(folder / "channel_positions.npy", n), _rows(folder / "channel_shanks.npy", n)
-    group = ("probe",) * n if shank is None else tuple(f"shank {int(one)}" for one in shank.ravel())
+    place = _rows(folder / "channel_positions.npy", n)
+    told = {name: _rows(folder / f"channel_{name}s.npy", n) for name in ("shank", "group")}
+    groups = [tuple(f"{name} {int(one)}" for one in values.ravel()) for name, values in told.items() if values is not None]
+    group = groups[0] if groups else ("probe",) * n
     x, y = (None, None) if place is None else (place[:, 0].astype(float), place[:, 1].astype(float))
     return Electrodes(tuple(str(number) for number in channel), group, ("unknown",) * n, x, y)
 
@@ -120,7 +123,8 @@ def _electrode_index(folder: Path, units: Units, channel: Integer[np.ndarray, "e
 
 def _peak(folder: Path, templates: Float[np.ndarray, "template sample channel"]) -> Integer[np.ndarray, "template"]:
     """The channel where each template is largest."""
-    channels = _rows(folder / "templates_ind.npy", None)
+    # Kilosort's name, and SpikeInterface's.
+    channels = next((one for name in ("templates_ind", "template_ind") if (one := _rows(folder / f"{name}.npy", None)) is not None), None)
     if channels is not None and channels.shape == templates.shape[::2] and not np.array_equal(channels[0], np.arange(channels.shape[1])):
         # Sparse: each template has its own channels, padded with a number that is none.
         largest = np.ptp(templates, axis=1).argmax(axis=1)

@@ -48,8 +48,8 @@ def read_sorted(
     Returns
     -------
     Recorded
-        Units in the order of the source, with their further columns as properties. Of phy and Kilosort also electrodes, from
-        channel_map.npy, channel_positions.npy and channel_shanks.npy, and each unit's, from the column `ch` or its template.
+        Units in the order of the source, with their further columns as properties. Of phy and Kilosort also the channels as
+        electrodes, with position and shank, and each unit's electrode, from the column `ch` or its template.
 
     Raises
     ------

@@ -129,17 +129,19 @@ def test_templates_are_unwhitened_before_the_largest_is_looked_for(phy):
     assert read(phy.write()).units.electrode_index.tolist() == [2, 3, 0]
 
 
-def test_sparse_templates_name_their_channels(phy):
+@pytest.mark.parametrize("name", ["templates_ind", "template_ind"])
+def test_sparse_templates_name_their_channels(phy, name):
     kilosort(phy)
     phy.more["templates"] = phy.more["templates"][:, :, [1, 3]]
-    phy.more["templates_ind"] = np.array([[2, 0], [1, 3], [1, 2]])
+    phy.more[name] = np.array([[2, 0], [1, 3], [1, 2]])
     phy.more["templates"][2, 5, 1] = -3
     assert read(phy.write()).units.electrode_index.tolist() == [2, 3, 2]
 
 
-def test_shanks_are_groups(phy):
-    phy.more["channel_shanks"] = np.array([0, 0, 1, 1])
-    assert read(phy.write()).electrodes.group == ("shank 0", "shank 0", "shank 1", "shank 1")
+@pytest.mark.parametrize("name", ["shank", "group"])
+def test_shanks_are_groups(phy, name):
+    phy.more[f"channel_{name}s"] = np.array([0, 0, 1, 1])
+    assert read(phy.write()).electrodes.group == (f"{name} 0", f"{name} 0", f"{name} 1", f"{name} 1")
 
 
 def test_channels_that_disagree_are_refused(phy):
