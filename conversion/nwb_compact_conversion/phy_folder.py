@@ -125,7 +125,7 @@ def _peak(folder: Path, templates: Float[np.ndarray, "template sample channel"])
     """The channel where each template is largest."""
     # Kilosort's name, and SpikeInterface's.
     channels = next((one for name in ("templates_ind", "template_ind") if (one := _rows(folder / f"{name}.npy", None)) is not None), None)
-    if channels is not None and channels.shape == templates.shape[::2] and not np.array_equal(channels[0], np.arange(channels.shape[1])):
+    if channels is not None and channels.shape == templates.shape[::2] and (channels != np.arange(channels.shape[1])).any():
         # Sparse: each template has its own channels, padded with a number that is none.
         largest = np.ptp(templates, axis=1).argmax(axis=1)
         return channels[np.arange(len(channels)), largest].astype(np.int64)
