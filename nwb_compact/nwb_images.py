@@ -110,7 +110,8 @@ def _objects(pixels: Pixels) -> NwbImages:
     kind = GrayscaleImage if len(pixels.shape) == 3 else RGBImage
     # Real names may hold a slash or occur twice, which HDF5 does not allow; they are in the image table.
     images = [
-        kind(name=f"image_{index + 1:06d}", data=H5DataIO(np.asarray(pixels[index]), compression="gzip", shuffle=True))
+        kind(name=f"image_{index + 1:06d}", description=f"row {index} of the image table",
+             data=H5DataIO(np.asarray(pixels[index]), compression="gzip", shuffle=True))
         for index in range(pixels.shape[0])
     ]
     order = ImageReferences(name="order_of_images", data=images)

@@ -134,6 +134,8 @@ def _require_coherent(session: Session) -> None:
         "no image, no unit and no event": not (len(images) or len(session.units) or session.events),
         "presentations or means without images": not len(images) and (presentations is not None or means is not None),
         "responses without units": not len(session.units) and n_response_units > 0,
+        "an array called 'electrodes', where NWB keeps the table of electrodes": session.electrodes is not None
+        and "electrodes" in session.electrodes.group,
         "columns of images that differ in length": any(values is not None and len(values) != len(images) for values in of_images),
         "pixels of more or fewer images than there are hashes": images.pixels is not None and images.pixels.shape[0] != len(images),
         "only one of start and stop times": presentations is not None

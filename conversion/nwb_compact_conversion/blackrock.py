@@ -18,6 +18,8 @@ from spikeinterface import BaseRecording
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.session import Device, Electrodes, Units
 from nwb_compact_conversion.blackrock_headers import NevHeader, NsxHeader, read_nev_header, read_nsx_header
+from nwb_compact_conversion.electrodes import ONE_ARRAY
+from nwb_compact_conversion.electrodes import ONE_ARRAY, UNKNOWN
 from nwb_compact_conversion.reading import (
     channel_names,
     check_ascending,
@@ -242,7 +244,7 @@ def _units(
     if recording is None:
         names = {number: f"ch{number}" for number in sorted(set(numbers))}
         n = len(names)
-        electrodes = Electrodes(tuple(names.values()), ("electrodes",) * n, ("unknown",) * n)
+        electrodes = Electrodes(tuple(names.values()), (ONE_ARRAY,) * n, (UNKNOWN,) * n)
     else:
         recorded = zip(recording.channel_ids, channel_names(recording), strict=True)
         names, electrodes = {int(channel): name for channel, name in recorded}, None

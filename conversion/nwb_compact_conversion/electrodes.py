@@ -14,8 +14,8 @@ from nwb_compact_conversion.geometry import Contact, read_contacts
 from nwb_compact_conversion.reading import channel_names
 from nwb_compact_conversion.session_yaml import DeviceFacts
 
-ONE_ARRAY = "electrodes"
-"""Group of electrodes of which nobody told an array."""
+ONE_ARRAY = "array"
+"""Group of electrodes of which nobody told an array. Not `electrodes`: that is the name of the table in the file."""
 UNKNOWN = "unknown"
 APART_UM = 10_000.0
 """Distance at which SpikeInterface is told that arrays lie, since positions are relative to their own array: no spike reaches so far."""
@@ -49,7 +49,7 @@ def with_geometry(recording: BaseRecording, device: DeviceFacts) -> BaseRecordin
     >>> from spikeinterface import NumpyRecording
     >>> recording = NumpyRecording([np.zeros((30, 2))], sampling_frequency=1000.0, channel_ids=["1", "2"])
     >>> electrodes_of(with_geometry(recording, DeviceFacts(location="V4")))
-    Electrodes(name=('1', '2'), group=('electrodes', 'electrodes'), location=('V4', 'V4'), rel_x_um=None, rel_y_um=None)
+    Electrodes(name=('1', '2'), group=('array', 'array'), location=('V4', 'V4'), rel_x_um=None, rel_y_um=None)
     """
     known = recording.select_channels(recording.channel_ids)
     before, contacts = electrodes_of(recording), None
@@ -74,6 +74,9 @@ def electrodes_of(recording: BaseRecording) -> Electrodes:
     """The electrodes of a recording, a row a channel; see `with_geometry`."""
     n = recording.get_num_channels()
     group, area, position = (recording.get_property(name) for name in ("group_name", "brain_area", "location"))
+    numbers = recording.get_channel_groups()
+    if group is None and numbers is not None and len(np.unique(numbers)) > 1:
+        group = np.array([f"group {number}" for number in numbers])  # shanks that the source only numbers
     return Electrodes(
         name=tuple(channel_names(recording)),
         group=(ONE_ARRAY,) * n if group is None else tuple(str(name) or ONE_ARRAY for name in group),

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from nwb_compact import __version__
-from nwb_compact.config import flat
+from nwb_compact.config import Stage, flat
 from nwb_compact.errors import Fault, SeveralFaults
 from nwb_compact.provenance import commit
 from nwb_compact.session import About, Subject
@@ -40,11 +40,11 @@ def about_session(recorded: Recorded, metadata: Metadata, *, about: About | None
     told = metadata.session.model_dump(exclude_none=True)
     start = told.get("session_start_time") or (about.session_start_time if about else recorded.start_time)
     faults = [*_start_faults(start), *_subject_faults(metadata)]
-    if faults:
+    if faults or start is None:
         raise SeveralFaults(tuple(faults))
     first = recorded.files[0]
     base = about or About(f"{first.stem}-{file_sha256(first)[:12]}", NO_DESCRIPTION, start)
-    return replace(base, **told, session_start_time=start)
+    return replace(base, **(told | {"session_start_time": start}))
 
 
 def subject_of(metadata: Metadata, subject: Subject | None = None) -> Subject:
@@ -59,7 +59,7 @@ def with_subject(metadata: Metadata, subject: Subject | None) -> Metadata:
 
 
 def conversion_record(recorded: Recorded, told: SessionYaml, metadata: Metadata, command: str, *stages: Mapping[str, str]) -> str:
-    """How the file was made, one `key: value` a line: program, files with their SHA-256, what each stage found, every setting.
+    """How the file was made, one `key: value` a line: program, files with their SHA-256, what each stage found, every setting that is on.
 
     Settings that name a path keep its last part only: folders of a lab's machines belong in no shared file.
     """
@@ -69,7 +69,8 @@ def conversion_record(recorded: Recorded, told: SessionYaml, metadata: Metadata,
     for stage in stages:
         lines |= stage
     for name in ("stimuli", "alignment", "sorting", "responses"):
-        lines |= {f"setting.{name}.{key}": value for key, value in flat(_without_folders(told, name)).items()}
+        settings = flat(_without_folders(told, name))
+        lines |= {f"setting.{name}.{key}": value for key, value in settings.items() if value not in ("None", "()", "{}")}
     files = [f"file: {name} sha256:{file_sha256(path)}" for name, path in zip(_names(recorded.files), recorded.files, strict=True)]
     return "\n".join([f"{key}: {value}" for key, value in lines.items()] + files)
 
@@ -80,7 +81,8 @@ def _start_faults(start: datetime | None) -> list[Fault]:
         return [Fault("session_start_time", "no date in the source", "when the recording began, with its time zone", next_step)]
     if start.tzinfo is None:
         found = f"{start.isoformat(sep=' ', timespec='seconds')} without a time zone in the source"
-        return [Fault("session_start_time", found, "a time zone", f"add session: {{session_start_time: {start.isoformat()}-04:00}}, with yours")]
+        next_step = f"add session: {{session_start_time: {start.isoformat()}-04:00}} to session.yaml, with your zone"
+        return [Fault("session_start_time", found, "a time zone", next_step)]
     return []
 
 
@@ -92,8 +94,8 @@ def _subject_faults(metadata: Metadata) -> list[Fault]:
     return [Fault(f"subject.{name}", "nothing", "what DANDI demands of every animal", next_step) for name in missing]
 
 
-def _without_folders(told: SessionYaml, name: str) -> object:
-    section = getattr(told, name)
+def _without_folders(told: SessionYaml, name: str) -> Stage:
+    section: Stage = getattr(told, name)
     return section.model_copy(update={key: Path(value.name) for key, value in section if isinstance(value, Path)})
 
 

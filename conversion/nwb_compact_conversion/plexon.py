@@ -17,6 +17,8 @@ from spikeinterface import BaseRecording
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.session import Device, Electrodes, Units
+from nwb_compact_conversion.electrodes import ONE_ARRAY
+from nwb_compact_conversion.electrodes import ONE_ARRAY, UNKNOWN
 from nwb_compact_conversion.reading import (
     channel_names,
     check_ascending,
@@ -213,7 +215,7 @@ def _number(name: str) -> int | None:
 
 def _electrodes(units: Units) -> Electrodes:
     names = tuple(dict.fromkeys(str(name) for name in units.properties["channel_name"]))
-    return Electrodes(names, ("electrodes",) * len(names), ("unknown",) * len(names))
+    return Electrodes(names, (ONE_ARRAY,) * len(names), (UNKNOWN,) * len(names))
 
 
 def _events(file_path: Path, reader: Any, start_s: float) -> dict[str, Events]:

@@ -14,14 +14,16 @@ WIDTH = 100
 SECTIONS = {"counts": ("subject", "session", "stimuli", "responses"), "nwb": ("subject", "session", "stimuli", "responses")}
 """Sections that a source has a use for; others have a use for all, but those without voltage none for `sorting`."""
 SORTED_SOURCES = ("sorted", "plexon")
+OWN = ("counts: ", "nwb: ", "sorted: ")
+"""How the docstring of a key begins that only one source has a use for."""
 EXAMPLES = {
     "subject_id": "M1", "species": "Macaca mulatta", "sex": "M", "age": "P8Y", "date_of_birth": "2011-04-01", "weight": "9.1 kg",
     "session_start_time": "2019-09-23T10:30:00-04:00", "session_id": "20190923", "experimenter": ["Last, First"],
     "keywords": ["macaque", "V4"], "related_publications": ["doi:10.1038/s41586-026-10150-1"], "images": "images", "log": "log.csv",
     "location": "V4", "geometry": "array.cmp", "offset": "offset", "is_valid": "fixation", "code": "word", "duration_s": 0.1,
-    "channel": "digital_input", "blank": ["blank"], "codes": [1], "threshold": 1.5, "common_reference": "median", "max_isi_violations_ratio": 0.5,
-    "min_presence_ratio": 0.9, "min_snr": 3.0, "max_amplitude_cutoff": 0.1, "axes": ["presentation", "unit"], "holds": "counts",
-    "sampling_frequency_hz": 30000.0,
+    "channel": "digital_input", "blank": ["blank"], "codes": [1], "threshold": 1.5, "common_reference": "median",
+    "max_isi_violations_ratio": 0.5, "min_presence_ratio": 0.9, "min_snr": 3.0, "max_amplitude_cutoff": 0.1,
+    "axes": ["presentation", "unit"], "holds": "counts", "sampling_frequency_hz": 30000.0, "threshold_uv": 50.0,
 }  # fmt: skip
 """Values that show the form of keys that have no default."""
 
@@ -36,26 +38,29 @@ def template(source: str) -> str:
     >>> "#window_s: [0.05, 0.15]" in template("blackrock")
     True
     """
-    every = tuple(name for name in SessionYaml.model_fields if not (name == "sorting" and source in SORTED_SOURCES))
     head = (f"session.yaml for nwb-compact convert {source}. A line that begins with '#' is off: take the '#' away and put your value. "
             "What the source records needs no key. Paths are relative to the folder of this file.")
     lines = [*_comment(head, "")]
-    for name in SECTIONS.get(source, every):
-        lines += ["", f"{name}:", *_section(SessionYaml.model_fields[name].default, "  ", source)]
+    for name in SECTIONS.get(source, tuple(SessionYaml.model_fields)):
+        own_only = name == "sorting" and source in SORTED_SOURCES
+        section = list(_section(SessionYaml.model_fields[name].default, "  ", source, own_only=own_only))
+        lines += ["", f"{name}:", *section] if section else []
     return "\n".join(lines) + "\n"
 
 
-def _section(section: Stage, indent: str, source: str) -> Iterator[str]:
+def _section(section: Stage, indent: str, source: str, *, own_only: bool) -> Iterator[str]:
+    """The keys of a section that the source has a use for; `own_only` leaves out those that are not said to be its own."""
     for name, field in type(section).model_fields.items():
-        said = field.description or ""
-        if said.startswith(tuple(f"{other}: " for other in SECTIONS if other != source)):
-            continue  # a key that only another source has a use for
-        yield from _comment(said, indent)
-        value = getattr(section, name)
+        said, value = field.description or "", getattr(section, name)
         if isinstance(value, Stage):
-            yield f"{indent}{name}:"
-            yield from _section(value, indent + "  ", source)
-        elif value is None or value == ():
+            inner = list(_section(value, indent + "  ", source, own_only=own_only))
+            yield from [*_comment(said, indent), f"{indent}{name}:", *inner] if inner else []
+            continue
+        its_own = said.startswith(f"{source}: ")
+        if not its_own and (own_only or said.startswith(OWN)):
+            continue
+        yield from _comment(said, indent)
+        if value is None or value == ():
             yield f"{indent}#{name}: {_one_line(EXAMPLES.get(name, 'text'))}"
         else:
             yield f"{indent}#{name}: {_one_line(value)}"

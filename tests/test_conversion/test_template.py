@@ -48,5 +48,7 @@ def test_every_key_of_the_schema_is_in_the_template_with_a_comment():
 
 
 def test_sources_that_come_sorted_are_not_asked_how_to_sort():
-    assert "sorting:" not in template("sorted")
+    assert "sorter" not in template("sorted")
+    assert "#exclude_labels" in template("sorted")
+    assert "sorting:" not in template("plexon")
     assert "alignment:" not in template("counts")

@@ -269,6 +269,7 @@ CONTRADICTIONS: dict[str, Callable[[Session], Session]] = {
     "no image, no unit and no event": lambda s: NOTHING,
     "presentations or means without images": lambda s: replace(s, images=Images((), ())),
     "responses without units": lambda s: replace(s, units=Units(())),
+    "an array called 'electrodes'": lambda s: replace(s, electrodes=Electrodes(("a",), ("electrodes",), ("V4",))),
     "columns of images that differ in length": lambda s: replace(s, images=replace(s.images, kind=("natural",))),
     "pixels of more or fewer images": lambda s: replace(s, images=replace(s.images, pixels=s.images.pixels[:3])),  # type: ignore[index]
     "only one of start and stop times": lambda s: replace(s, presentations=replace(s.presentations, start_time_s=np.zeros(60))),  # type: ignore[type-var]
