@@ -5,24 +5,20 @@ analog inputs (a photodiode) are kept apart from electrodes, and the voltage sca
 """
 
 import weakref
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-from jaxtyping import Float
 from spikeinterface import BaseRecording
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact.session import Device, Electrodes, Units
+from nwb_compact.session import Device
 from nwb_compact_conversion.blackrock_headers import NevHeader, NsxHeader, read_nev_header, read_nsx_header
-from nwb_compact_conversion.electrodes import ONE_ARRAY
-from nwb_compact_conversion.electrodes import ONE_ARRAY, UNKNOWN
+from nwb_compact_conversion.blackrock_nev import events_of, nev_reader, units_of
 from nwb_compact_conversion.reading import (
     channel_names,
-    check_ascending,
     existing_file,
     from_zero,
     name_channels,
@@ -34,11 +30,6 @@ from nwb_compact_conversion.recorded import Events, Recorded
 
 EXPECTED = "a Blackrock .nsX (.ns1 to .ns6) or .nev file"
 NSX = tuple(f".ns{number}" for number in range(1, 7))
-PORTS = ("digital_input_port", "serial_input_port")
-NOISE = 255
-"""Sort code of waveforms that were sorted out; they are no unit."""
-UNSORTED = 0
-"""Sort code of threshold crossings that nobody sorted: multi-unit activity of a channel."""
 
 
 def read_blackrock(
@@ -118,10 +109,10 @@ def _read(files: tuple[Path, ...], nsx: Path | None, nev: Path | None, wanted: W
     spikes, electrodes = None, None
     events: dict[str, Events] = {}
     if nev is not None and nev_header is not None:
-        reader = _nev_reader(nev)
-        events = _events(nev, reader, start_s)
+        reader = nev_reader(nev)
+        events = events_of(nev, reader, start_s)
         if wanted.units:
-            spikes, electrodes = _units(nev, reader, nev_header, recording, start_s, unsorted=wanted.unsorted)
+            spikes, electrodes = units_of(nev, reader, nev_header, recording, start_s, unsorted=wanted.unsorted)
     return Recorded(
         files=files,
         reader=read_by("neo", "BlackrockRawIO") if nsx is None else read_by("spikeinterface", "BlackrockRecordingExtractor"),
@@ -212,61 +203,3 @@ def _analog_of_siblings(
         whole.shift_times(-start_s)
         found.append((path, _parted(whole)[1]))
     return found
-
-
-def _nev_reader(nev: Path) -> Any:
-    from neo.rawio import BlackrockRawIO
-
-    reader = BlackrockRawIO(str(nev), nsx_to_load=[])
-    reader.parse_header()
-    if reader.segment_count(0) != 1:
-        found = f"a clock that was reset {reader.segment_count(0) - 1} times"
-        next_step = "convert the parts before and after the reset as two sessions"
-        raise NwbCompactError(nev, found=found, expected="timestamps that only increase", next_step=next_step)
-    return reader
-
-
-def _events(nev: Path, reader: Any, start_s: float) -> dict[str, Events]:
-    events = {}
-    for index, name in enumerate(reader.header["event_channels"]["name"]):
-        ticks, _, words = reader.get_event_timestamps(0, 0, index)
-        if name in PORTS and len(ticks):
-            time_s = reader.rescale_event_timestamp(ticks, "float64", index) - start_s
-            events[str(name)] = Events(check_ascending(nev, f"words of the {name}", time_s), words.astype(np.int64))
-    return events
-
-
-def _units(
-    nev: Path, reader: Any, header: NevHeader, recording: BaseRecording | None, start_s: float, *, unsorted: bool
-) -> tuple[Units, Electrodes | None]:
-    trains = _trains(nev, reader, start_s, unsorted=unsorted)
-    numbers = [number for number, _ in trains]
-    if recording is None:
-        names = {number: f"ch{number}" for number in sorted(set(numbers))}
-        n = len(names)
-        electrodes = Electrodes(tuple(names.values()), (ONE_ARRAY,) * n, (UNKNOWN,) * n)
-    else:
-        recorded = zip(recording.channel_ids, channel_names(recording), strict=True)
-        names, electrodes = {int(channel): name for channel, name in recorded}, None
-    row = {number: index for index, number in enumerate(names)}
-    channel = [names.get(number, f"ch{number}") for number in numbers]
-    units = Units(
-        name=tuple(f"{name}#{code}" for name, (_, code) in zip(channel, trains, strict=True)),
-        spike_times_s=tuple(trains.values()),
-        resolution_s=1 / header.ticks_per_s,
-        electrode_index=np.array([row[number] for number in numbers], np.uint32) if set(numbers) <= set(row) else None,
-        properties={"channel_name": np.array(channel), "sort_code": np.array([code for _, code in trains], np.int64)},
-    )
-    return units, electrodes
-
-
-def _trains(nev: Path, reader: Any, start_s: float, *, unsorted: bool) -> Mapping[tuple[int, int], Float[np.ndarray, "_"]]:
-    """Spike times by electrode number and sort code."""
-    trains = {}
-    for index, name in enumerate(reader.header["spike_channels"]["name"]):
-        number, code = (int(part) for part in str(name).removeprefix("ch").split("#"))
-        if code == NOISE or (code == UNSORTED and not unsorted):
-            continue
-        ticks = reader.get_spike_timestamps(0, 0, index)
-        trains[number, code] = check_ascending(nev, f"spikes of {name}", reader.rescale_spike_timestamp(ticks, "float64") - start_s)
-    return trains

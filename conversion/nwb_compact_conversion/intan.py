@@ -25,6 +25,7 @@ from nwb_compact_conversion.reading import (
     read_by,
     reading,
     single_channels,
+    stretch_starts,
 )
 from nwb_compact_conversion.recorded import Events, Recorded
 
@@ -138,13 +139,7 @@ def _check_whole(file: Path, amplifier: BaseRecording, n_samples: int) -> None:
 
 def _on_one_clock(path: Path, parts: list[BaseRecording], sample: Int[np.ndarray, "sample"]) -> BaseRecording:
     recording = parts[0] if len(parts) == 1 else concatenate_recordings(parts)
-    step = np.diff(sample)
-    if (step <= 0).any():
-        at = int(np.flatnonzero(step <= 0)[0])
-        found = f"sample {sample[at + 1]:,} after sample {sample[at]:,}"
-        next_step = "give the files of one recording only; convert others by themselves"
-        raise NwbCompactError(path, found=found, expected="sample numbers that only increase", next_step=next_step)
-    first = np.concatenate([[0], np.flatnonzero(step != 1) + 1])
+    first = stretch_starts(path, sample)
     starts_s = (sample[first] - sample[0]) / recording.sampling_frequency
     cut = in_stretches(name_channels(recording), first, np.append(first[1:], len(sample)), starts_s)
     from_zero(cut, path)

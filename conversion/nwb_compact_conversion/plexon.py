@@ -17,7 +17,6 @@ from spikeinterface import BaseRecording
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.session import Device, Electrodes, Units
-from nwb_compact_conversion.electrodes import ONE_ARRAY
 from nwb_compact_conversion.electrodes import ONE_ARRAY, UNKNOWN
 from nwb_compact_conversion.reading import (
     channel_names,

@@ -130,6 +130,39 @@ def from_zero(recording: BaseRecording, path: Path) -> float:
     return starts[0]
 
 
+def stretch_starts(path: Path, numbers: Integer[np.ndarray, "sample"]) -> Integer[np.ndarray, "stretch"]:
+    """Where samples begin whose numbers do not follow the one before; the first is always one.
+
+    Parameters
+    ----------
+    path
+        Named where a number goes back.
+    numbers
+        What the hardware counted for each sample; may be an array on disk, which is read in parts.
+
+    Raises
+    ------
+    NwbCompactError
+        If numbers do not increase.
+
+    Examples
+    --------
+    >>> stretch_starts(Path("a.rhd"), np.array([7, 8, 9, 20, 21]))
+    array([0, 3])
+    """
+    starts = [np.zeros(1, np.int64)]
+    for first in range(0, len(numbers) - 1, CHUNK_SAMPLES):
+        part = np.asarray(numbers[first : first + CHUNK_SAMPLES + 1]).astype(np.int64)
+        step = np.diff(part)
+        if (step <= 0).any():
+            at = int(np.flatnonzero(step <= 0)[0])
+            found = f"sample {part[at + 1]:,} after sample {part[at]:,}"
+            next_step = "convert the parts before and after that as two sessions"
+            raise NwbCompactError(path, found=found, expected="sample numbers that only increase", next_step=next_step)
+        starts.append(first + np.flatnonzero(step != 1) + 1)
+    return np.concatenate(starts)
+
+
 def in_stretches(
     recording: BaseRecording,
     first_frames: Integer[np.ndarray, "stretch"],

@@ -43,7 +43,7 @@ def refused(recording, device):
 
 def test_without_any_facts_only_names_are_known():
     electrodes = electrodes_of(with_geometry(a_recording(), DeviceFacts()))
-    assert (electrodes.name, electrodes.group, electrodes.location) == (("chan1", "chan2", "chan3"), ("electrodes",) * 3, ("unknown",) * 3)
+    assert (electrodes.name, electrodes.group, electrodes.location) == (("chan1", "chan2", "chan3"), ("array",) * 3, ("unknown",) * 3)
     assert electrodes.rel_x_um is None
 
 
@@ -106,7 +106,7 @@ def test_two_channels_of_one_contact_are_refused(told):
 
 
 def test_electrodes_without_voltage_are_placed_by_number(told):
-    electrodes = Electrodes(("ch3", "ch12"), ("electrodes",) * 2, ("unknown",) * 2)
+    electrodes = Electrodes(("ch3", "ch12"), ("array",) * 2, ("unknown",) * 2)
     found = placed(electrodes, told("0 0 A 12 elec1\n5 2 A 3 elec2\n", ".cmp", location="V4"))
     assert (found.name, found.location) == (electrodes.name, ("V4", "V4"))
     assert (found.rel_x_um.tolist(), found.rel_y_um.tolist()) == ([2000, 0], [800, 0])

@@ -3,6 +3,7 @@
 Every writer returns what a reader must find. Voltages are whole steps of the converter.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -215,3 +216,71 @@ def write_intan_folder(folder: Path) -> dict[str, object]:
                          ("analogin", (diode.astype("<i4") + 32768).astype("<u2")), ("digitalin", word.astype("<u2"))):
         values.tofile(folder / f"{name}.dat")
     return {"path": folder / "info.rhd", "samples": voltage, "analog": {"diode": diode[:, None].astype(int) + 32768}}
+
+
+# Open Ephys -----------------------------------------------------------------------------------------------------------
+
+SETTINGS = "<SETTINGS><INFO><VERSION>0.6.7</VERSION><DATE>15 May 2024 12:30:45</DATE></INFO></SETTINGS>"
+BOARD, DAQ = "Acquisition_Board-100.acquisition_board", "NI-DAQmx-102.PXIe-6341"
+
+
+def write_openephys(folder: Path, *, version: tuple[int, int] = (0, 6), first: int = 5000, numbers: np.ndarray | None = None,
+                    n_recordings: int = 1, of_another: bool = False) -> dict[str, object]:
+    """The binary format at 20 kHz: two electrodes and an ADC channel, 1000 samples a recording, and TTL lines 1 and 3.
+
+    Line 1 is up from sample 100 to 200 of each recording, line 3 from 400 on. With `of_another` a NI-DAQ, whose clock runs at half
+    the nominal rate of its own numbers, has them instead; the shared time stamps say when.
+    """
+    node = folder / "Record Node 101"
+    (node / "experiment1").mkdir(parents=True)
+    (node / "settings.xml").write_text(SETTINGS)
+    new = version >= (0, 6)
+    samples = words(1000 * n_recordings, 3)
+    channels = [{"channel_name": name, "bit_volts": scale, "units": unit} for name, scale, unit in
+                (("CH1", 0.195, "uV"), ("CH2", 0.195, "uV"), ("ADC1", 0.00015, "V"))]
+    for k in range(n_recordings):
+        here = node / "experiment1" / f"recording{k + 1}"
+        source = DAQ if of_another else BOARD
+        continuous, events = here / "continuous" / BOARD, here / "events" / source / ("TTL" if new else "TTL_1")
+        continuous.mkdir(parents=True)
+        events.mkdir(parents=True)
+        told = {"GUI version": f"{version[0]}.{version[1]}.0",
+                "continuous": [{"folder_name": f"{BOARD}/", "sample_rate": 20_000, "num_channels": 3, "channels": channels}],
+                "events": [{"folder_name": f"{source}/{events.name}/", "channel_name": "TTL", "sample_rate": 20_000, "type": "int16"}],
+                "spikes": []}
+        (here / "structure.oebin").write_text(json.dumps(told))
+        samples[1000 * k : 1000 * (k + 1)].tofile(continuous / "continuous.dat")
+        number = (first + 4000 * k + np.arange(1000)) if numbers is None else numbers
+        edges, states = number[[100, 200, 400]], np.array([1, -1, 3], np.int16)
+        # The program's common clock began 7 s before the numbers of samples.
+        stamps = {"continuous": 7 + number / 20_000, "events": 7 + edges / 20_000}
+        for where, values in ((continuous, number), (events, 2 * edges if of_another else edges)):
+            kind = "continuous" if where is continuous else "events"
+            np.save(where / ("sample_numbers.npy" if new else "timestamps.npy"), values.astype(np.int64))
+            if new:
+                np.save(where / "timestamps.npy", stamps[kind])
+        np.save(events / ("states.npy" if new else "channel_states.npy"), states)
+        np.save(events / "full_words.npy", np.array([1, 0, 4], np.uint64))
+        if not new:
+            np.save(events / "channels.npy", np.abs(states).astype(np.uint16))
+    return {"path": folder, "samples": samples[:, :2], "analog": {"ADC1": samples[:, 2:]}}
+
+
+def write_openephys_legacy(folder: Path, *, first: int = 5000, gap: int = 0) -> dict[str, object]:
+    """The legacy format at 20 kHz: two electrodes and an ADC channel in four records, the last one after `gap` lost samples."""
+    folder.mkdir()
+    samples = words(4096, 3)
+    starts = first + 1024 * np.arange(4) + np.array([0, 0, 0, gap])
+    header = ("header.format = 'Open Ephys Data Format';\nheader.version = 0.4;\nheader.header_bytes = 1024;\n"
+              "header.date_created = '15-May-2024 123045';\nheader.channel = '{}';\nheader.channelType = 'Continuous';\n"
+              "header.sampleRate = 20000;\nheader.blockLength = 1024;\nheader.bufferSize = 1024;\nheader.bitVolts = {};\n")
+    for column, (name, scale) in enumerate((("CH1", 0.195), ("CH2", 0.195), ("ADC1", 0.00015))):
+        records = [packed("<i8, <u2, <u2, (1024,)>i2, (10,)u1", start, 1024, 0, samples[1024 * k : 1024 * (k + 1), column],
+                          [0, 1, 2, 3, 4, 5, 6, 7, 8, 255]) for k, start in enumerate(starts)]
+        (folder / f"100_{name}.continuous").write_bytes(header.format(name, scale).encode().ljust(1024) + b"".join(records))
+    edges = [(first + 100, 3, 1, 0), (first + 150, 5, 1, 0), (first + 200, 3, 0, 0), (first + 400, 3, 1, 2)]
+    events = [packed("<i8, <i2, u1, u1, u1, u1, <u2", sample, 0, kind, 100, up, line, 0) for sample, kind, up, line in edges]
+    (folder / "all_channels.events").write_bytes(header.format("Events", 1).encode().ljust(1024) + b"".join(events))
+    (folder / "messages.events").write_text("0 a message")
+    (folder / "settings.xml").write_text(SETTINGS)
+    return {"path": folder, "samples": samples[:, :2], "analog": {"ADC1": samples[:, 2:]}}
