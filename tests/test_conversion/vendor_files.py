@@ -4,6 +4,7 @@ Every writer returns what a reader must find. Voltages are whole steps of the co
 """
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -284,3 +285,27 @@ def write_openephys_legacy(folder: Path, *, first: int = 5000, gap: int = 0) -> 
     (folder / "messages.events").write_text("0 a message")
     (folder / "settings.xml").write_text(SETTINGS)
     return {"path": folder, "samples": samples[:, :2], "analog": {"ADC1": samples[:, 2:]}}
+
+
+# SpikeInterface -------------------------------------------------------------------------------------------------------
+
+
+def write_saved(path: Path) -> dict[str, object]:
+    """What SpikeInterface saves of two segments at 20 kHz that begin at 2.5 and 3.5 s."""
+    from spikeinterface import NumpyRecording
+
+    samples = words(1000, 2)
+    recording = NumpyRecording([samples[:600], samples[600:]], 20_000.0, channel_ids=["e1", "e2"], t_starts=[2.5, 3.5])
+    recording.set_channel_gains(0.195)
+    recording.set_channel_offsets(0.0)
+    recording.set_property("group_name", np.array(["A", "B"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a recording in memory has no provenance, of which SpikeInterface warns
+        recording.save(folder=path, format="zarr" if path.suffix == ".zarr" else "binary", verbose=False, progress_bar=False)
+    return {"path": path, "samples": samples}
+
+
+def write_events(path: Path) -> Path:
+    """Two words and a reward on the clock of `write_saved`."""
+    path.write_text("time_s,code,channel\n2.505,513,words\n2.6,1,reward\n3.51,7,words\n")
+    return path
