@@ -1,7 +1,8 @@
 """Plexon .plx: units with their sort codes, events, and the continuous channels.
 
 Read by NeuroConv, SpikeInterface and Neo. Neo 0.14 misplaces voltage where blocks differ in length, loses the last block, takes
-millivolts for microvolts and joins what a pause parted; each is put right here, and a file that ends early is refused.
+millivolts for microvolts and joins what a pause parted; each is put right here and in `plexon_voltage`, and a file that ends early is
+refused.
 """
 
 from collections.abc import Iterator
@@ -38,8 +39,6 @@ WIDEBAND = "WB"
 STROBED, START, STOP = 257, 258, 259
 """Event channels: words, and the marks that the recording program makes itself. Every other channel is one line that rose."""
 UNSORTED = 0
-MICROVOLTS = 1000.0
-"""The file's scales give millivolts (Plexon's description of .plx; python-neo issue 372)."""
 LATEST_S = 1e9
 """Neo passes over what is later than the last block unless it is given an end."""
 
@@ -88,22 +87,21 @@ def read_plexon(file_path: Path, *, unsorted: bool = True) -> Recorded:
 
 
 def _read(file_path: Path, *, unsorted: bool) -> Recorded:
-    from neuroconv.datainterfaces import PlexonRecordingInterface, PlexonSortingInterface
+    from neuroconv.datainterfaces import PlexonSortingInterface
 
     interface = PlexonSortingInterface(file_path=file_path)
-    reader, names = interface.sorting_extractor.neo_reader, ["PlexonSortingInterface"]
+    reader = interface.sorting_extractor.neo_reader
     _check_whole(file_path, reader)
     recording, start_s = None, 0.0
     streams = [str(stream) for stream in reader.header["signal_streams"]["id"]]
     if WIDEBAND in streams:
-        names.append("PlexonRecordingInterface")
-        recording = _mended(file_path, PlexonRecordingInterface(file_path=file_path).recording_extractor)
+        recording = _stream(file_path, WIDEBAND)
         start_s = from_zero(recording, file_path)
     units = _units(file_path, reader, recording, start_s, unsorted=unsorted)
     start: datetime | None = interface.get_metadata()["NWBFile"].get("session_start_time")
     return Recorded(
         files=(file_path,),
-        reader=read_by("neuroconv", ", ".join(names)),
+        reader=read_by("neuroconv", "PlexonSortingInterface"),
         start_time=start,
         device=Device("Plexon", manufacturer="Plexon"),
         recording=recording,
@@ -132,36 +130,23 @@ def _check_whole(file_path: Path, reader: Any) -> None:
 
 
 def _analog(file_path: Path, streams: list[str], start_s: float) -> dict[str, BaseRecording]:
-    from spikeinterface.extractors import read_plexon as read_plx
-
     channels: dict[str, BaseRecording] = {}
     for stream in streams:
-        recording = _mended(file_path, read_plx(file_path, stream_id=stream))
+        recording = _stream(file_path, stream)
         recording.shift_times(-start_s)
         channels |= single_channels(recording)
     return channels
 
 
-def _mended(file_path: Path, recording: BaseRecording) -> BaseRecording:
-    """The stream as the file has it: samples in place, in microvolts, parted where it paused.
+def _stream(file_path: Path, stream: str) -> BaseRecording:
+    """Parted where it paused, and without its last sample."""
+    from nwb_compact_conversion.plexon_voltage import MendedPlexonRecordingExtractor
 
-    Its last sample is left out: asked for that, Neo gives zeros for the whole last block.
-    """
-    reader = recording.neo_reader
-    numbers = reader.header["signal_channels"][reader.header["signal_channels"]["stream_id"] == recording.stream_id]["id"]
-    blocks = [reader._data_blocks[5][int(number)] for number in numbers]
-    for one in blocks:
-        one["cumsum"] = np.concatenate([[0], np.cumsum(one["size"][:-1] // 2)])
-        if not np.array_equal(one["timestamp"], blocks[0]["timestamp"]):
-            found, next_step = f"channels of stream {recording.stream_id} that pause at different times", "export the file again"
-            raise NwbCompactError(file_path, found=found, expected="one clock for all of them", next_step=next_step)
-    gains = recording.get_channel_gains() * MICROVOLTS
-    if not np.isfinite(gains).all():
-        raise NwbCompactError(file_path, found="a gain of 0", expected="the gain of every channel", next_step="export the file again")
-    recording.set_channel_gains(gains)
-    first, starts_s = _stretches(file_path, blocks[0], float(reader._global_ssampling_rate), recording.sampling_frequency)
-    last = np.append(first[1:], recording.get_num_samples() - 1)
-    return name_channels(in_stretches(recording, first, last, starts_s))
+    whole = MendedPlexonRecordingExtractor(file_path, stream)
+    ticks_per_s = float(whole.neo_reader._global_ssampling_rate)
+    first, starts_s = _stretches(file_path, whole.blocks, ticks_per_s, whole.sampling_frequency)
+    last = np.append(first[1:], whole.get_num_samples() - 1)
+    return in_stretches(name_channels(whole), first, last, starts_s)
 
 
 def _stretches(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pynwb import NWBHDF5IO, NWBFile, validate
+from spikeinterface import load
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact_conversion.blackrock import read_blackrock
@@ -141,6 +142,13 @@ class TestEverySource:
         np.testing.assert_array_equal(again.recording.get_traces(0), recorded.recording.get_traces(0))
         assert list(again.analog) == list(recorded.analog)
         assert {file: file.read_bytes() for file in again.files} == content
+
+    def test_worker_processes_read_the_same(self, recorded):
+        recording = recorded.recording
+        in_worker = load(recording.to_dict(recursive=True, include_properties=True))
+        for segment in range(recording.get_num_segments()):
+            np.testing.assert_array_equal(in_worker.get_traces(segment), recording.get_traces(segment))
+        np.testing.assert_array_equal(in_worker.get_channel_gains(), recording.get_channel_gains())
 
     def test_a_missing_path_is_refused(self, source, tmp_path):
         path = tmp_path / f"nowhere{Path(source.where).suffix or source.cut.removeprefix('*')}"
