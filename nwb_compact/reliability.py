@@ -124,7 +124,8 @@ def _half_means(
     first = (place + np.repeat(swap, n)) % 2 == 0
     means = []
     for half in (first, ~first):
-        total = np.zeros((len(n), count.shape[1]))
-        np.add.at(total, row[order[half]], count[order[half]])
-        means.append(total / np.bincount(row[order[half]], minlength=len(n))[:, None])
+        chosen = order[half]  # image by image, and at least one of each
+        n_chosen = np.bincount(row[chosen])
+        total = np.add.reduceat(count[chosen], np.cumsum(n_chosen) - n_chosen, axis=0)
+        means.append(total / n_chosen[:, None])
     return means[0], means[1]

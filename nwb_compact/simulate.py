@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, UInt8
 
 from nwb_compact import __version__
+from nwb_compact.counting import count_spikes
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.natural_images import natural_image_kind, natural_images
 from nwb_compact.session import (
@@ -233,8 +234,7 @@ def _session(arguments: str, pixels: UInt8[np.ndarray, "image height width 3"], 
 
 def _counts(presentations: Presentations, spike_times_s: tuple[Float[np.ndarray, "_"], ...]) -> SpikeCounts:
     opens_s, closes_s = (_onsets_s(presentations) + edge for edge in WINDOW_S)
-    count = np.stack([np.searchsorted(times, closes_s) - np.searchsorted(times, opens_s) for times in spike_times_s], axis=1)
-    return SpikeCounts(np.arange(len(presentations), dtype=np.uint32), count.astype(np.uint16),
+    return SpikeCounts(np.arange(len(presentations), dtype=np.uint32), count_spikes(spike_times_s, opens_s, closes_s),
                        "simulated spikes from 50 ms to 150 ms after image onset")
 
 
