@@ -41,6 +41,8 @@ UNIT_PROPERTIES = {
     "snr": "largest amplitude of the mean spike over the noise of its channel (SpikeInterface)",
     "isi_violations_ratio": "share of spikes of other units, from intervals below the refractory period (Hill et al. 2011)",
     "amplitude_cutoff": "estimated share of spikes below the detection threshold (Hill et al. 2011)",
+    "nearest_similarity": "largest cosine between the spike of the unit and that of another; simulated units only",
+    "is_well_isolated": "whether a sorter should find the unit: loud enough, unlike the others; simulated units only",
     "channel_name": "channel on which the unit was found",
     "sort_code": "number given by the program that sorted",
 }

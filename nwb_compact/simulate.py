@@ -6,9 +6,11 @@ neurons, and `expected_counts` asks them about any image.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import click
 import numpy as np
@@ -102,20 +104,38 @@ def simulate_session(*, n_units: int = 16, n_images: int = 2000, n_repeats: int 
 @click.option("--images", default=2000, show_default=True, type=click.IntRange(min=FEWEST_IMAGES), help="Images.")
 @click.option("--repeats", default=8, show_default=True, type=click.IntRange(min=1), help="Mean number of repeats of an image.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Same arguments, same session.")
-@click.option("--overwrite", is_flag=True, help="Replace OUT.nwb if it exists.")
-def command(file_path: Path, units: int, images: int, repeats: int, seed: int, overwrite: bool) -> None:
+@click.option("--raw", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
+              help="Also write what a lab would bring: voltage, events, log, images, session.yaml.")
+@click.option("--channels", default=16, show_default=True, type=click.IntRange(4, 384), help="With --raw: electrodes.")
+@click.option("--layout", default="probe", show_default=True, type=click.Choice(["probe", "utah"]),
+              help="With --raw: sites that share units, or an array with one unit each.")
+@click.option("--drift", "drift_um", default=0.0, show_default=True, type=click.FloatRange(0, 100),
+              help="With --raw: how far the tissue moves along the probe, micrometres.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT.nwb, and DIR of an earlier simulation, where they exist.")
+def command(file_path: Path, units: int, images: int, repeats: int, seed: int, raw: Path | None, channels: int,
+            layout: Literal["probe", "utah"], drift_um: float, overwrite: bool) -> None:
     """Write a session from neurons whose wiring is known.
 
-    The first four are a dot detector, an edge-only, a colour and a curvature neuron; the wiring is stored in the file.
+    The first four are a dot detector, an edge-only, a colour and a curvature neuron; the wiring is stored in the file. With --raw the
+    file is the truth about the recording in DIR, with exactly the spikes that are in the voltage.
     """
     from nwb_compact.nwb_session import write_session  # pynwb takes a second to import; --help should not
 
     _refuse_existing(file_path, overwrite)
+    if raw is not None:
+        from nwb_compact.simulated_lab import lab_folder, require_lab_folder
+
+        require_lab_folder(raw, file_path, overwrite=overwrite)
     session = simulate_session(n_units=units, n_images=images, n_repeats=repeats, seed=seed, report=click.echo)
-    click.echo(f"writing {file_path}")
-    write_session(session, file_path, overwrite=overwrite)
+    with nullcontext(session) if raw is None else lab_folder(
+            session, raw, seed=seed, n_channels=channels, layout=layout, drift_um=drift_um, report=click.echo) as truth:
+        click.echo(f"writing {file_path}")
+        write_session(truth, file_path, overwrite=overwrite)
     click.echo(f"wrote {file_path}: {units} units, {images} images, {len(session.presentations or ())} presentations. "
                f"Next: nwb-compact fit {file_path}")
+    if raw is not None:
+        click.echo(f"wrote {raw}. Next: nwb-compact convert recording {raw / 'recording'} --events {raw / 'events.csv'} "
+                   f"--yaml {raw / 'session.yaml'} -o converted.nwb")
 
 
 def _refuse_existing(file_path: Path, overwrite: bool) -> None:
