@@ -131,7 +131,7 @@ def _require_coherent(session: Session) -> None:
     means, counts = session.mean_responses, session.counts
     of_images = [images.name, *(getattr(images, name) for name in c.OPTIONAL_IMAGE_COLUMNS)]
     complaints = {
-        "no image, no unit and no event": not (len(images) or len(session.units) or session.events),
+        "no image, no unit, no event and no electrode": not (len(images) or len(session.units) or session.events or session.electrodes),
         "presentations or means without images": not len(images) and (presentations is not None or means is not None),
         "responses without units": not len(session.units) and n_response_units > 0,
         "an array called 'electrodes', where NWB keeps the table of electrodes": session.electrodes is not None

@@ -266,7 +266,7 @@ def test_a_file_may_hold_only_what_was_recorded(tmp_path: Path) -> None:
 
 
 CONTRADICTIONS: dict[str, Callable[[Session], Session]] = {
-    "no image, no unit and no event": lambda s: NOTHING,
+    "no image, no unit, no event and no electrode": lambda s: NOTHING,
     "presentations or means without images": lambda s: replace(s, images=Images((), ())),
     "responses without units": lambda s: replace(s, units=Units(())),
     "an array called 'electrodes'": lambda s: replace(s, electrodes=Electrodes(("a",), ("electrodes",), ("V4",))),
