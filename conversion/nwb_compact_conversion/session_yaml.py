@@ -122,8 +122,7 @@ class Curation(Stage):
     max_amplitude_cutoff: float | None = Field(None, ge=0, le=1)
     """Highest amplitude_cutoff (Hill et al. 2011); 0.1 is the Allen Institute's default."""
     exclude_labels: tuple[str, ...] = ("noise",)
-    """Labels (of phy's group, else Kilosort's KSLabel) of units that are left out where the source comes sorted; add mua for single
-    units only."""
+    """sorted: labels (of phy's group, else Kilosort's KSLabel) of units that are left out; add mua for single units only."""
 
 
 class Sorting(Stage):
@@ -133,20 +132,30 @@ class Sorting(Stage):
     """A SpikeInterface sorter; threshold: multi-unit activity of each channel, for Utah arrays; none: the source comes sorted."""
     freq_min_hz: float = Field(300.0, gt=0)
     """Lower edge of the band that spikes are looked for in."""
-    freq_max_hz: float = Field(6000.0, gt=0)
-    """Upper edge."""
+    freq_max_hz: float | None = Field(6000.0, gt=0)
+    """Upper edge; null for none beyond what the amplifier recorded."""
+    filter: Literal["zero-phase", "causal"] = "zero-phase"
+    """zero-phase keeps the shape of spikes. causal: the fourth-order Butterworth of recording systems, to find the spikes they found."""
     common_reference: Literal["none", "median", "average"] | None = None
-    """Subtracted from every channel at each sample; by default none for threshold, median otherwise."""
+    """Subtracted from every channel of an array at each sample; by default none for threshold and below 32 channels, median otherwise."""
     bad_channels: tuple[str, ...] | Literal["detect"] = "detect"
     """Channels that are not sorted: their names, or detect (SpikeInterface's coherence+psd for 16 channels or more a group, else mad)."""
     threshold_mad: float = Field(4.0, gt=0)
     """threshold: depth of a spike in robust standard deviations (median absolute deviation / 0.6745) below zero."""
+    threshold_uv: float | None = Field(None, gt=0)
+    """threshold: depth of a spike in microvolts below zero, in place of threshold_mad."""
     dead_time_s: float = Field(0.001, gt=0)
     """threshold: no second spike of a channel sooner than this."""
     sorter_params: dict[str, str | int | float | bool | dict[str, str | int | float | bool]] = Field(default_factory=dict)
     """Parameters of the sorter, under its own names."""
     curation: Curation = Curation()
     """Which units are kept."""
+
+    @model_validator(mode="after")
+    def _band(self) -> "Sorting":
+        if self.freq_max_hz is not None and not self.freq_min_hz < self.freq_max_hz:
+            raise ValueError("freq_min_hz below freq_max_hz")
+        return self
 
 
 class Responses(Stage):
