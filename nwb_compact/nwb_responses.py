@@ -18,7 +18,9 @@ def add_responses(
     nwbfile: NWBFile, units: Units, response_units: ResponseUnits, counts: SpikeCounts | None, means: MeanResponses | None
 ) -> None:
     """The units and how they answered the presentations that the file has already."""
-    ecephys = nwbfile.create_processing_module(c.ECEPHYS, "units and their responses to the images")
+    if c.ECEPHYS not in nwbfile.processing:  # NeuroConv may have put field potentials there
+        nwbfile.create_processing_module(c.ECEPHYS, "units and their responses to the images")
+    ecephys = nwbfile.processing[c.ECEPHYS]
     rows = add_units(nwbfile, units)
     ecephys.add(_response_unit_table(response_units, rows))
     presentations = presentation_table(nwbfile)

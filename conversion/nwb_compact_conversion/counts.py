@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Num
 
 from nwb_compact import __version__
 from nwb_compact.errors import NwbCompactError, nearest
-from nwb_compact.session import MeanResponses, Presentations, SpikeCounts, Units
+from nwb_compact.session import MeanResponses, Presentations, ResponseUnits, SpikeCounts, Units
 from nwb_compact_conversion.array_files import HEADER, Variables, read_variables
 from nwb_compact_conversion.session_yaml import Responses
 from nwb_compact_conversion.spike_time_arrays import holds_spike_times, units_of_spike_times
@@ -124,6 +124,24 @@ def responses_of(
             return None, MeanResponses(values, None, f"{description}; means over repeats")
         values = values[:, np.newaxis]
     return long_form(values, f"{description}. {ORDERED}")
+
+
+def told_windows(responses: Responses, n_units: int) -> tuple[ResponseUnits, str]:
+    """In which window somebody counted, for each unit and in words; the default of the settings is none that anybody counted in.
+
+    Examples
+    --------
+    >>> told_windows(Responses(), 2)[1]
+    'spikes; the source does not say in which window after image onset'
+    >>> told_windows(Responses(window_s=(0.05, 0.15)), 2)[0].window_stop_s
+    array([0.15, 0.15])
+    """
+    rows = np.arange(n_units, dtype=np.uint32)
+    if "window_s" not in responses.model_fields_set:
+        return ResponseUnits(rows, None, None), "spikes; the source does not say in which window after image onset"
+    start_s, stop_s = responses.window_s
+    windows = ResponseUnits(rows, np.full(n_units, start_s), np.full(n_units, stop_s))
+    return windows, f"spikes; from {1e3 * start_s:g} to {1e3 * stop_s:g} ms after image onset"
 
 
 def long_form(values: Num[np.ndarray, "image repeat unit"], description: str) -> tuple[Presentations, SpikeCounts]:

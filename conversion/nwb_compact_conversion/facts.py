@@ -61,7 +61,8 @@ def with_subject(metadata: Metadata, subject: Subject | None) -> Metadata:
 def conversion_record(recorded: Recorded, told: SessionYaml, metadata: Metadata, command: str, *stages: Mapping[str, str]) -> str:
     """How the file was made, one `key: value` a line: program, files with their SHA-256, what each stage found, every setting that is on.
 
-    Settings that name a path keep its last part only: folders of a lab's machines belong in no shared file.
+    Files are those of the source, the stimulus log and the geometry; images have their hashes in a table of the file. Settings that name
+    a path keep its last part only: folders of a lab's machines belong in no shared file.
     """
     lines = {"program": "nwb-compact", "version": __version__, **commit(), "command": command, "reader": recorded.reader}
     if metadata.origin is not None:
@@ -71,7 +72,8 @@ def conversion_record(recorded: Recorded, told: SessionYaml, metadata: Metadata,
     for name in ("stimuli", "alignment", "sorting", "responses"):
         settings = flat(_without_folders(told, name))
         lines |= {f"setting.{name}.{key}": value for key, value in settings.items() if value not in ("None", "()", "{}")}
-    files = [f"file: {name} sha256:{file_sha256(path)}" for name, path in zip(_names(recorded.files), recorded.files, strict=True)]
+    read = (*recorded.files, *(path for path in (told.stimuli.log, told.device.geometry) if path is not None))
+    files = [f"file: {name} sha256:{file_sha256(path)}" for name, path in zip(_names(read), read, strict=True)]
     return "\n".join([f"{key}: {value}" for key, value in lines.items()] + files)
 
 

@@ -1,0 +1,274 @@
+"""From what a source holds to a session, top to bottom: who, what was shown, on one clock, by which units, how they answered.
+
+Everything cheap comes first, so that a wrong name stops the conversion before hours of sorting.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from spikeinterface import BaseRecording
+
+from nwb_compact.errors import NwbCompactError
+from nwb_compact.session import About, Device, Electrodes, Images, Presentations, Session, SpikeCounts, Subject, Units
+from nwb_compact_conversion.alignment import Aligned, align, pick_events
+from nwb_compact_conversion.counts import read_counts, responses_of, told_windows
+from nwb_compact_conversion.electrodes import electrodes_of, placed, with_geometry
+from nwb_compact_conversion.facts import about_session, conversion_record, subject_of, with_subject
+from nwb_compact_conversion.metadata import Metadata
+from nwb_compact_conversion.photodiode import photodiode_edges
+from nwb_compact_conversion.presentations import log_from_words, present
+from nwb_compact_conversion.recorded import Recorded, observed_s
+from nwb_compact_conversion.respond import respond
+from nwb_compact_conversion.session_yaml import Alignment, DeviceFacts, SessionYaml
+from nwb_compact_conversion.sorting import sort_units
+from nwb_compact_conversion.stimuli import read_stimuli
+from nwb_compact_conversion.stimulus_log import StimulusLog, read_log
+from nwb_compact_conversion.voltage import voltage_adder, voltage_bytes
+
+STUB_S = 30.0
+"""A stub holds so much of the recording, enough to see that a conversion works."""
+NO_IMAGES, NO_UNITS = Images((), ()), Units(())
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What a source itself says of the stimuli: its log, its images, or both; None where the settings name them."""
+
+    log: StimulusLog | None = None
+    images: Images | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Converted:
+    """A session and what has to be written with it."""
+
+    session: Session
+    add_voltage: Callable[[Any], None] | None
+    voltage_bytes: int
+
+
+def convert_recorded(
+    recorded: Recorded, told: SessionYaml, metadata: Metadata, *, command: str, scratch: Path, shown: Shown | None = None,
+    about: About | None = None, subject: Subject | None = None, stub_s: float | None = None, n_jobs: int = 1, seed: int = 0,
+    report: Callable[[str], None] = lambda line: None,
+) -> Converted:
+    """The session of one recording.
+
+    Parameters
+    ----------
+    recorded
+        What the source holds.
+    told
+        The settings of session.yaml.
+    metadata
+        Its facts on animal and session.
+    command
+        What a person typed, for the record in the file.
+    scratch
+        A folder for what sorters leave; it needs room for one filtered copy of the voltage.
+    shown, about, subject
+        What the source itself tells of stimuli, session and animal.
+    stub_s
+        Convert only so many seconds from the start, to try the settings.
+    n_jobs
+        Processes that read and filter the voltage.
+    seed
+        For the random halves of reliabilities.
+    report
+        Called with a line on each step.
+
+    Raises
+    ------
+    NwbCompactError
+        With all that is wrong, before any long work where it can be known by then.
+    """
+    metadata = with_subject(metadata, subject)
+    base = about_session(recorded, metadata, about=about)
+    if recorded.recording is None and wants_sorting(told):
+        next_step = "name the file that holds the voltage, or leave sorting.sorter out"
+        expected = "none, since the source holds no voltage"
+        raise NwbCompactError("sorting.sorter", found=told.sorting.sorter, expected=expected, next_step=next_step)
+    device = _device(recorded.device, told.device)
+    recording = None if recorded.recording is None else with_geometry(recorded.recording, told.device)
+    electrodes = _electrodes(recorded, recording, told.device)
+    images, presentations, aligned = _stimuli(recorded, told, shown or Shown(), report)
+    if stub_s is not None:
+        recording, presentations = _first_seconds(recording, stub_s), _shown_before(presentations, stub_s)
+        if presentations is None and len(images):
+            report(f"no image was shown in the first {stub_s:g} s")
+    add_voltage = None if recording is None or electrodes is None else voltage_adder(
+        recording, electrodes, device, keep_voltage=told.device.keep_voltage
+    )
+    units, sorting = _units(recorded, recording, told, scratch=scratch, n_jobs=n_jobs, stub_s=stub_s, report=report)
+    presentations = _while_recording(presentations, units.obs_intervals_s, told)
+    response_units, counts = respond(units, presentations, told.responses, seed=seed)
+    if presentations is not None and counts is None:
+        report("the source holds neither voltage nor units: the file will hold no responses, and cannot be fitted")
+    record = conversion_record(recorded, told, metadata, command, {} if aligned is None else aligned.record(), sorting)
+    session = Session(
+        about=replace(base, source_script=record),
+        subject=subject_of(metadata),
+        images=images,
+        presentations=presentations,
+        units=units,
+        response_units=response_units,
+        counts=counts,
+        mean_responses=None,
+        electrodes=electrodes,
+        device=device,
+        events=recorded.events,
+    )
+    keeps = recording is not None and told.device.keep_voltage
+    return Converted(session, add_voltage, voltage_bytes(recording) if keeps else 0)
+
+
+def wants_sorting(told: SessionYaml) -> bool:
+    """Whether a person asked for a sorter; the default asks only where there is voltage."""
+    return "sorter" in told.sorting.model_fields_set and told.sorting.sorter != "none"
+
+
+def convert_counted(
+    file_path: Path, told: SessionYaml, metadata: Metadata, *, command: str, stub_s: float | None = None, seed: int = 0,
+    report: Callable[[str], None] = lambda line: None,
+) -> Converted:
+    """The session of a matrix of counts, or of arrays of spike times; settings, errors and result as in `convert_recorded`."""
+    told = told.model_copy(update={"alignment": Alignment(method="none")})
+    images = read_stimuli(told.stimuli)
+    log = None if told.stimuli.log is None else read_log(told.stimuli)
+    counted = read_counts(file_path, told.responses, n_images=len(images), n_presentations=None if log is None else len(log.image))
+    recorded = Recorded(counted.files, counted.reader, units=counted.units)
+    if counted.values is None:
+        return convert_recorded(
+            recorded, told, metadata, command=command, scratch=file_path.parent, stub_s=stub_s, seed=seed, report=report
+        )
+    base = about_session(recorded, metadata)
+    shown = None
+    if log is not None:
+        images, shown = present(log, images, told.stimuli, log.onset_s, None)
+        if len(shown) < len(log.image):
+            found = f"{len(log.image) - len(shown)} rows without an onset"
+            expected, next_step = "an onset in each row, as counts have a row for each", "leave these rows out of log and counts"
+            raise NwbCompactError(told.stimuli.log, found=found, expected=expected, next_step=next_step)
+    windows, counted_in = told_windows(told.responses, len(counted.units))
+    presentations, responses = responses_of(counted, shown, counted_in)
+    counts, means = (responses, None) if isinstance(responses, SpikeCounts) else (None, responses)
+    about = replace(base, source_script=conversion_record(recorded, told, metadata, command))
+    return Converted(Session(about, subject_of(metadata), images, presentations, counted.units, windows, counts, means), None, 0)
+
+
+# Stages ---------------------------------------------------------------------------------------------------------------
+
+
+def _electrodes(recorded: Recorded, recording: BaseRecording | None, told: DeviceFacts) -> Electrodes | None:
+    if recording is not None:
+        return electrodes_of(recording)
+    return None if recorded.electrodes is None else placed(recorded.electrodes, told)
+
+
+def _device(source: Device | None, told: DeviceFacts) -> Device | None:
+    given = {name: value for name in ("name", "description", "manufacturer") if (value := getattr(told, name)) is not None}
+    return replace(source or Device("unknown"), **given) if source or given else None
+
+
+def _stimuli(
+    recorded: Recorded, told: SessionYaml, shown: Shown, report: Callable[[str], None]
+) -> tuple[Images, Presentations | None, Aligned | None]:
+    if shown.images is None and told.stimuli.images is None:
+        report("session.yaml names no stimuli.images: the file will hold the recording, and cannot be fitted")
+        return NO_IMAGES, None, None
+    images = shown.images or read_stimuli(told.stimuli)
+    if shown.log is None and told.stimuli.log is None:
+        _, words = pick_events(recorded.events, told.alignment)
+        marks = np.ones(len(words.code), bool) if told.alignment.codes is None else np.isin(words.code, told.alignment.codes)
+        log = log_from_words(words.time_s[marks], words.code[marks], told.stimuli)
+        return *present(log, images, told.stimuli, log.onset_s, None), None
+    if shown.log is not None:  # a file that holds units and log has one clock
+        return *present(shown.log, images, told.stimuli, shown.log.onset_s, None), None
+    log = read_log(told.stimuli)
+    aligned = _on_the_recordings_clock(log, recorded, told.alignment)
+    report(aligned.line())
+    residual_s = aligned.residual_s if aligned.n_paired else None
+    images, presentations = present(log, images, told.stimuli, aligned.onset_s, residual_s)
+    if len(presentations) < len(log.image):
+        report(f"{len(log.image) - len(presentations)} rows of the log have neither onset nor mark, so no time: they are left out")
+    return images, presentations, aligned
+
+
+def _on_the_recordings_clock(log: StimulusLog, recorded: Recorded, settings: Alignment) -> Aligned:
+    if settings.method == "none":
+        return align(log.onset_s, log.code, None, settings)
+    if settings.method == "events":
+        channel, events = pick_events(recorded.events, settings)
+        return align(log.onset_s, log.code, events, settings, channel)
+    if settings.channel is None or settings.channel not in recorded.analog:
+        found, next_step = f"{settings.channel!r} (there: {', '.join(recorded.analog) or 'none'})", "name one as alignment.channel"
+        raise NwbCompactError("photodiode", found=found, expected="an analog channel of the recording", next_step=next_step)
+    return align(log.onset_s, None, photodiode_edges(recorded.analog[settings.channel], settings), settings, settings.channel)
+
+
+def _units(
+    recorded: Recorded, recording: BaseRecording | None, told: SessionYaml, *, scratch: Path, n_jobs: int, stub_s: float | None,
+    report: Callable[[str], None],
+) -> tuple[Units, Mapping[str, str]]:
+    """Sorted here, or as the source had them; a source without either gives no units."""
+    if recording is not None and told.sorting.sorter != "none":
+        found = sort_units(recording, told.sorting, scratch=scratch, n_jobs=n_jobs, report=report)
+        return _computed(found.units), found.record
+    observed = None if recording is None else observed_s(recording)
+    units = _computed(recorded.units or NO_UNITS)
+    units = units if observed is None else replace(units, obs_intervals_s=observed)
+    return (units if stub_s is None else _spikes_before(units, stub_s)), {}
+
+
+def _computed(units: Units) -> Units:
+    """Without the columns that could not be computed for any unit."""
+    properties = {name: values for name, values in units.properties.items() if values.dtype.kind != "f" or not np.isnan(values).all()}
+    return replace(units, properties=properties)
+
+
+def _while_recording(presentations: Presentations | None, observed: Float[np.ndarray, "interval 2"] | None,
+                     told: SessionYaml) -> Presentations | None:
+    """A presentation whose spikes were not recorded from the onset to the end of the window does not count."""
+    if presentations is None or presentations.start_time_s is None or observed is None:
+        return presentations
+    settings, onset_s = told.responses, presentations.start_time_s
+    length_s = settings.window_s[1] - settings.window_s[0]
+    last_s = settings.window_s[1] if settings.latency == "fixed" else max(settings.window_s[1], settings.latency_range_s[1] + length_s)
+    first_s = min(0.0, settings.window_s[0])
+    inside: Bool[np.ndarray, "presentation"] = np.zeros(len(onset_s), bool)
+    for start, stop in observed:
+        inside |= (onset_s + first_s >= start) & (onset_s + last_s <= stop)
+    return replace(presentations, is_valid=presentations.is_valid & inside)
+
+
+# A stub ---------------------------------------------------------------------------------------------------------------
+
+
+def _first_seconds(recording: BaseRecording | None, stub_s: float) -> BaseRecording | None:
+    """The first segment, cut."""
+    if recording is None:
+        return None
+    first = recording.select_segments([0])
+    return first.frame_slice(0, min(first.get_num_samples(0), round(stub_s * first.sampling_frequency)))
+
+
+def _shown_before(presentations: Presentations | None, stub_s: float) -> Presentations | None:
+    if presentations is None or presentations.stop_time_s is None:
+        return presentations
+    kept = presentations.stop_time_s <= stub_s
+    if not kept.any():
+        return None
+    columns = {name: values[kept] for name, values in vars(presentations).items() if values is not None}
+    return Presentations(**columns)
+
+
+def _spikes_before(units: Units, stub_s: float) -> Units:
+    if units.spike_times_s is None:
+        return units
+    observed = None if units.obs_intervals_s is None else np.minimum(units.obs_intervals_s, stub_s)
+    observed = None if observed is None else observed[observed[:, 0] < observed[:, 1]]
+    return replace(units, spike_times_s=tuple(times[times < stub_s] for times in units.spike_times_s), obs_intervals_s=observed)
