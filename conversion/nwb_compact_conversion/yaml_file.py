@@ -51,12 +51,14 @@ def read_yaml(file_path: Path, model: type[Model]) -> tuple[Model, str]:
 
 def _without_empty(told: Mapping[Any, Any], model: type[BaseModel]) -> dict[Any, Any]:
     """A section whose keys are all off is empty, which YAML reads as null; it means the same as no section."""
-    inner = {name: _section(model, [name]) for name in told if isinstance(name, str)}
-    sections = {name for name, one in inner.items() if one is not model}
-    kept = {name: value for name, value in told.items() if not (name in sections and value is None)}
-    return {
-        name: _without_empty(value, inner[name]) if name in sections and isinstance(value, Mapping) else value for name, value in kept.items()
-    }
+    kept: dict[Any, Any] = {}
+    for name, value in told.items():
+        section = _section(model, [name]) if isinstance(name, str) else model
+        if section is model:
+            kept[name] = value
+        elif value is not None:
+            kept[name] = _without_empty(value, section) if isinstance(value, Mapping) else value
+    return kept
 
 
 def _fault(file_path: Path, error: Mapping[str, Any], model: type[BaseModel]) -> Fault:
