@@ -281,12 +281,12 @@ def test_no_such_folder_of_images(lab):
 
 
 def test_keys_that_do_not_exist_all_at_once(lab):
-    lab.told["stimuli"]["colmns"] = lab.told["stimuli"].pop("columns")
-    lab.told["respnses"] = lab.told.pop("responses")
+    lab.told["stimuli"]["clumns"] = lab.told["stimuli"].pop("columns")
+    lab.told["respomses"] = lab.told.pop("responses")
     lab.told["sorting"] |= {"threshold_mad": "deep", "sorter": "spykingcircus3"}
     told = lab.refused(lines=4)
-    assert "unknown key 'stimuli.colmns', expected a known key (did you mean 'columns'?)" in told
-    assert "unknown key 'respnses', expected a known key (did you mean 'responses'?)" in told
+    assert "unknown key 'stimuli.clumns', expected a known key (did you mean 'columns'?)" in told
+    assert "unknown key 'respomses', expected a known key (did you mean 'responses'?)" in told
     assert "found sorting.threshold_mad = 'deep', expected " in told
     assert "found sorting.sorter = 'spykingcircus3', expected " in told
 
