@@ -330,8 +330,9 @@ class TestConverter:
             np.testing.assert_array_equal(count, source.counts)
         else:
             onset_s, trains = read.presentations.start_time_s, read.units.spike_times_s
-            assert set(read.response_units.window_stop_s) == {window_of(source)}
-            again = [[((train >= onset) & (train < onset + window_of(source))).sum() for train in trains] for onset in onset_s]
+            window_s = window_of(source)
+            assert set(read.response_units.window_stop_s) == {window_s}
+            again = [[((train >= onset) & (train < onset + window_s)).sum() for train in trains] for onset in onset_s]
             np.testing.assert_array_equal(count, again)
         assert count.any()
 
