@@ -105,9 +105,12 @@ def decoded(file: ImageFile) -> Image.Image:
         # PIL opens 16-bit colour as 8-bit RGB; only the raw mode of its tiles tells.
         raw = [str(tile[3]) for tile in getattr(image, "tile", ())]
         if image.mode in ("I", "F") or image.mode.startswith("I;") or any(";16" in mode for mode in raw):
-            raise ValueError(f"more than 8 bits a channel (mode {image.mode}), which would be cut off at 255")
+            found, next_step = f"more than 8 bits a channel (mode {image.mode})", "save the images with 8 bits, as they were shown"
+            raise NwbCompactError(file.where, found=found, expected="8 bits a channel", next_step=next_step)
         image.load()
         return image
+    except NwbCompactError:
+        raise
     except Exception as error:  # damaged files make PIL raise many: TypeError, IndexError and OverflowError among them
         found = f"{type(error).__name__}: {one_line(error)}"
         raise NwbCompactError(file.where, found=found, expected="a readable image", next_step="remove or repair it") from error

@@ -139,11 +139,12 @@ def _remove_leftovers(target: Path) -> None:
     name = re.compile(re.escape(f".{target.name}.writing-{socket.gethostname()}-") + r"(\d+)\.nwb")
     for path in target.parent.iterdir():
         match = name.fullmatch(path.name)
-        if match and not _is_alive(int(match[1])):
+        if match and not is_alive(int(match[1])):
             path.unlink(missing_ok=True)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether another process of that number runs on this machine."""
     if pid == os.getpid():
         return False  # whatever carries our number and lies there before we start is from an earlier process
     try:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from shlex import quote
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -18,6 +17,7 @@ from nwb_compact.nwb_session import write_session
 from nwb_compact.safe_write import SPARE_BYTES
 from nwb_compact.session import Session
 from nwb_compact_conversion.metadata import Metadata, overlay, read_metadata
+from nwb_compact_conversion.scratch import scratch_folder
 from nwb_compact_conversion.session_yaml import SessionYaml, read_session_yaml
 from nwb_compact_conversion.template import template
 
@@ -64,7 +64,7 @@ def source(name: str, metavar: str) -> Callable[[Callable[..., None]], click.Com
             click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="NWB file to write."),
             click.option("--overwrite", is_flag=True, help="Replace OUTPUT where it exists."),
             click.option("--stub", is_flag=True, help="Convert the first half minute only, to try the settings."),
-            click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes that read and filter."),
+            click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Threads that read, filter and sort."),
             click.option("--scratch", type=file, help="Folder with room for a copy of the voltage, used while sorting."),
         ]
         for option in reversed(options):
@@ -194,9 +194,8 @@ def _convert(job: Job, read: Callable[[SessionYaml], Any]) -> None:
     told, metadata = job.told()
     recorded = read(told)
     _refuse_full_disk(job, recorded, told)
-    scratch_parent = job.scratch or job.output.absolute().parent
-    with TemporaryDirectory(prefix=f".{job.output.name}.sorting-", dir=scratch_parent) as scratch:
-        _write(job, convert_recorded(recorded, told, metadata, command=_command_line(), scratch=Path(scratch),
+    with scratch_folder(job.output, job.scratch) as scratch:
+        _write(job, convert_recorded(recorded, told, metadata, command=_command_line(), scratch=scratch,
                                      stub_s=STUB_S if job.stub else None, n_jobs=job.jobs, report=_report))
 
 

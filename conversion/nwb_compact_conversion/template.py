@@ -13,7 +13,7 @@ from nwb_compact_conversion.session_yaml import SessionYaml
 WIDTH = 100
 SECTIONS = {"counts": ("subject", "session", "stimuli", "responses"), "nwb": ("subject", "session", "stimuli", "responses")}
 """Sections that a source has a use for; others have a use for all, but those without voltage none for `sorting`."""
-SORTED_SOURCES = ("sorted", "plexon")
+SORTED_SOURCES = ("sorted",)
 OWN = ("counts: ", "nwb: ", "sorted: ")
 """How the docstring of a key begins that only one source has a use for."""
 EXAMPLES = {

@@ -13,6 +13,9 @@ from nwb_compact.errors import Fault, NwbCompactError, SeveralFaults, nearest
 Model = TypeVar("Model", bound=BaseModel)
 NEXT = "correct the file; nwb-compact convert template shows every key"
 
+WORDS = {"timezone_aware": "a time with its time zone, such as 2019-09-23T10:30:00-04:00"}
+"""What is expected, where pydantic's own words do not say."""
+
 
 def read_yaml(file_path: Path, model: type[Model]) -> tuple[Model, str]:
     """The content of a file as `model`, and the file's name and SHA-256 for the record.
@@ -66,7 +69,8 @@ def _fault(file_path: Path, error: Mapping[str, Any], model: type[BaseModel]) ->
     if error["type"] == "extra_forbidden":
         known = list(_section(model, where[:-1]).model_fields)
         return Fault(str(file_path), f"unknown key '{'.'.join(where)}'", f"a known key ({nearest(where[-1], known)})", NEXT)
-    expected = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("Input should ")
+    said = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("Input should ")
+    expected = WORDS.get(error["type"], said)
     # A value that may be of several types is tried as each; the names of those types are no keys of the file.
     keys = [part for depth, part in enumerate(where) if part in _section(model, where[:depth]).model_fields or part.isdecimal()]
     return Fault(str(file_path), f"{'.'.join(keys)} = {' '.join(str(error['input']).split())!r}", expected, NEXT)

@@ -96,7 +96,7 @@ def test_all_faults_come_at_once(tmp_path):
         "'M', 'F', 'O' or 'U'",
         "an ISO 8601 duration such as P8Y or P8Y6M, or a range such as P8Y/P9Y",
         "a known key (did you mean 'species'?)",
-        "have timezone info",
+        "a time with its time zone, such as 2019-09-23T10:30:00-04:00",
         faults[4].expected,
     ]
     assert faults[4].expected.startswith("a known key (")

@@ -93,8 +93,8 @@ def test_more_than_8_bits_are_refused_and_not_cut_off(content, mode):
     assert Image.open(io.BytesIO(content)).mode == mode
     with pytest.raises(NwbCompactError) as caught:
         decoded(ImageFile("here", "a.png", content))
-    found = f"found ValueError: more than 8 bits a channel (mode {mode}), which would be cut off at 255"
-    assert str(caught.value) == f"here: {found}, expected a readable image. Next: remove or repair it"
+    found = f"found more than 8 bits a channel (mode {mode})"
+    assert str(caught.value) == f"here: {found}, expected 8 bits a channel. Next: save the images with 8 bits, as they were shown"
 
 
 def test_a_warning_of_a_decompression_bomb_is_a_refusal(monkeypatch):

@@ -184,11 +184,15 @@ def test_a_place_without_images_is_named(tmp_path, place):
     (b"no image at all", "UnidentifiedImageError"),
     (b"", "UnidentifiedImageError"),
     (encoded(RNG.integers(0, 256, (40, 40, 3), np.uint8))[:900], "OSError"),
-    (encoded(np.full((8, 8), 300, np.uint16)), r"more than 8 bits a channel \(mode I;16\)"),
 ])
 def test_an_image_that_cannot_be_read_is_named(tmp_path, pictures, place, data, found):
     with pytest.raises(NwbCompactError, match=rf"bad\.png: found .*{found}.*, expected a readable image\. Next: remove or repair it"):
         read_images(write(tmp_path / place, pictures | {"bad.png": data}))
+
+
+def test_16_bits_are_refused_and_not_cut_off(tmp_path, pictures):
+    with pytest.raises(NwbCompactError, match=r"bad\.png: found more than 8 bits a channel \(mode I;16\), expected 8 bits a channel"):
+        read_images(write(tmp_path / "folder", pictures | {"bad.png": encoded(np.full((8, 8), 300, np.uint16))}))
 
 
 def test_an_image_that_would_fill_the_memory_is_refused_before_it_does(tmp_path, monkeypatch):
