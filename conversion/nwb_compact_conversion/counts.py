@@ -180,7 +180,8 @@ def _array(file_path: Path, variables: Variables, responses: Responses) -> tuple
         there = [f"{name} {values.shape}" for name, values in tables.items()] + [f"{name}: {why}" for name, why in variables.unread.items()]
         there += [f"{name}: text" for name in variables.text]
         found = f"{len(tables) or 'no'} arrays of numbers ({', '.join(there) or 'nothing'})"
-        raise NwbCompactError(file_path, found=found, expected="one array of counts", next_step="name it with responses.variable")
+        next_step = "name it with responses.variable; of spike times, an array a unit, set responses.holds: spike times"
+        raise NwbCompactError(file_path, found=found, expected="one array of counts", next_step=next_step)
     return next(iter(tables.items()))
 
 
