@@ -60,8 +60,8 @@ def _response_unit_table(response_units: ResponseUnits, units: DynamicTable) -> 
         c.WINDOW_START: "start of the counting window after image onset, seconds",
         c.WINDOW_STOP: "end of the counting window after image onset, seconds",
         "latency_s": "latency of the response, seconds",
-        "reliability": "split-half reliability as the source gave it",
-        "snr": "signal-to-noise ratio as the source gave it",
+        "reliability": "split-half reliability of the responses",
+        "snr": "signal-to-noise ratio of the responses",
     }
     told = given(response_units)
     columns = [region(c.UNIT, "the unit", response_units.unit_index, units)]

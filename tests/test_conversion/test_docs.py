@@ -13,6 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from nwb_compact.check import check
 from nwb_compact.cli import main
 from nwb_compact_conversion.cli import SOURCES
 from nwb_compact_conversion.session_yaml import SessionYaml, read_session_yaml
@@ -134,3 +135,20 @@ def test_links_lead_somewhere_and_every_key_named_is_one(page):
             assert key in type(getattr(SessionYaml(), name)).model_fields, f"{name}.{key}"
     for snippet in re.findall(r"`(\w+: \{[^`]*\})`", text):
         SessionYaml.model_validate(yaml.safe_load(snippet))
+
+
+def test_the_three_commands_of_the_readme(lab, recorded_lab, tmp_path, monkeypatch):
+    """But for the fit, which takes minutes and is run with these options in test_readme."""
+    recorded_lab.lay_out(lab, "blackrock", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    template, convert, fit = commands(re.search(r"<!-- needs day.ns6 -->\n```console\n(.*?)```", readme, flags=re.DOTALL)[1])
+    run(template, tmp_path, monkeypatch)
+    printed = (tmp_path / "session.yaml").read_text()
+    assert "#subject_id: M1\n" in printed
+    page = (DOCS / "convert_blackrock.md").read_text(encoding="utf-8")
+    (tmp_path / "session.yaml").write_text(next(content for language, content in blocks(page) if language == "yaml"))
+    run(convert, tmp_path, monkeypatch)
+    assert fit.words[:3] == ("nwb-compact", "fit", "day.nwb")
+    assert shlex.join(("nwb-compact", "fit", "session.nwb", *fit.words[3:])) in readme
+    assert check("day.nwb") == ()
