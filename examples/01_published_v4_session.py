@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from nwb_compact.nwb_session import open_session, write_session
-from nwb_compact_conversion.cowley_v4 import read_cowley_v4
+from nwb_compact_conversion.sources.cowley_v4 import read_cowley_v4
 
 data = Path(os.environ.get("NWB_COMPACT_TEST_DATA", "../shared/data"), "v4")
 

@@ -84,7 +84,7 @@ def print_template(source_name: str) -> None:
 @source("blackrock", "FILE.nsX|FILE.nev")
 def blackrock(path: Path, job: Job) -> None:
     """Blackrock: the voltage of an .nsX with the words of its .nev, or the spikes of a .nev."""
-    from nwb_compact_conversion.blackrock import read_blackrock
+    from nwb_compact_conversion.sources.blackrock import read_blackrock
 
     _convert(job, lambda told: read_blackrock(path, voltage=told.sorting.sorter != "none"))
 
@@ -94,7 +94,7 @@ def blackrock(path: Path, job: Job) -> None:
 @click.option("--shortened", is_flag=True, help="Read files that are shorter than their .meta says, as far as they go.")
 def spikeglx(path: Path, job: Job, stream: str | None, shortened: bool) -> None:
     """SpikeGLX: a probe's voltage with its sync line, and the lines and channels of a NI-DAQ."""
-    from nwb_compact_conversion.spikeglx import read_spikeglx
+    from nwb_compact_conversion.sources.spikeglx import read_spikeglx
 
     _convert(job, lambda told: read_spikeglx(path, stream=stream, shortened=shortened))
 
@@ -103,7 +103,7 @@ def spikeglx(path: Path, job: Job, stream: str | None, shortened: bool) -> None:
 @click.option("--stream", help="Name of the stream; needed where there are several.")
 def openephys(path: Path, job: Job, stream: str | None) -> None:
     """Open Ephys: binary or legacy format, with TTL events."""
-    from nwb_compact_conversion.openephys import read_openephys
+    from nwb_compact_conversion.sources.openephys import read_openephys
 
     _convert(job, lambda told: read_openephys(path, stream=stream))
 
@@ -111,7 +111,7 @@ def openephys(path: Path, job: Job, stream: str | None) -> None:
 @source("intan", "FILE.rhd|FILE.rhs")
 def intan(path: Path, job: Job) -> None:
     """Intan: the amplifier channels, digital and analog inputs."""
-    from nwb_compact_conversion.intan import read_intan
+    from nwb_compact_conversion.sources.intan import read_intan
 
     _convert(job, lambda told: read_intan(path))
 
@@ -119,7 +119,7 @@ def intan(path: Path, job: Job) -> None:
 @source("plexon", "FILE.plx")
 def plexon(path: Path, job: Job) -> None:
     """Plexon: the sorted units and events of a .plx, and its wideband voltage where it has one."""
-    from nwb_compact_conversion.plexon import read_plexon
+    from nwb_compact_conversion.sources.plexon import read_plexon
 
     _convert(job, lambda told: read_plexon(path))
 
@@ -129,7 +129,7 @@ def plexon(path: Path, job: Job) -> None:
 @click.option("--events", type=click.Path(path_type=Path), help="CSV of digital events: time_s, code and, if several, channel.")
 def recording(path: Path, job: Job, format_name: str | None, events: Path | None) -> None:
     """Anything that SpikeInterface reads or saved."""
-    from nwb_compact_conversion.recording import read_recording
+    from nwb_compact_conversion.sources.recording import read_recording
 
     _convert(job, lambda told: read_recording(path, format_name=format_name, events_csv=events))
 
@@ -139,7 +139,7 @@ def recording(path: Path, job: Job, format_name: str | None, events: Path | None
 @click.option("--rate-hz", type=float, help="Sampling rate, in place of the one that the source tells.")
 def sorted_units(path: Path, job: Job, format_name: str | None, rate_hz: float | None) -> None:
     """Units that come sorted: a phy or Kilosort folder, what SpikeInterface saved, .nev sort codes, .plx units."""
-    from nwb_compact_conversion.sorted_spikes import read_sorted
+    from nwb_compact_conversion.sources.sorted_spikes import read_sorted
 
     _convert(job, lambda told: read_sorted(
         path, format=format_name, sampling_frequency_hz=rate_hz, exclude_labels=told.sorting.curation.exclude_labels
@@ -160,7 +160,7 @@ def counts(path: Path, job: Job) -> None:
 def foreign_nwb(path: Path, job: Job) -> None:
     """An NWB file with units and presentations under other names."""
     from nwb_compact_conversion.convert import STUB_S, Shown, convert_recorded
-    from nwb_compact_conversion.foreign_nwb import read_foreign_nwb, with_blank
+    from nwb_compact_conversion.sources.foreign_nwb import read_foreign_nwb, with_blank
 
     told, metadata = job.told()
     recorded, log, images, about, subject = read_foreign_nwb(path, told.stimuli)
@@ -178,7 +178,7 @@ def foreign_nwb(path: Path, job: Job) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace OUTPUT where it exists.")
 def cowley_v4(data: Path, session_id: str, output: Path, metadata_file: Path | None, overwrite: bool) -> None:
     """Published macaque V4 sessions of Cowley, Stan, Pillow & Smith (Nature 2026)."""
-    from nwb_compact_conversion.cowley_v4 import read_cowley_v4
+    from nwb_compact_conversion.sources.cowley_v4 import read_cowley_v4
 
     refuse_existing(output, overwrite=overwrite)
     metadata = read_metadata(metadata_file) if metadata_file else Metadata()

@@ -14,19 +14,19 @@ from spikeinterface import BaseRecording
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.session import About, Device, Electrodes, Images, Presentations, Session, SpikeCounts, Subject, Units
-from nwb_compact_conversion.alignment import Aligned, align, pick_events
-from nwb_compact_conversion.counts import read_counts, responses_of, told_windows
+from nwb_compact_conversion.clock.alignment import Aligned, align, pick_events
+from nwb_compact_conversion.clock.photodiode import photodiode_edges
 from nwb_compact_conversion.electrodes import electrodes_of, placed, with_geometry
 from nwb_compact_conversion.facts import about_session, conversion_record, subject_of, with_subject
 from nwb_compact_conversion.metadata import Metadata
-from nwb_compact_conversion.photodiode import photodiode_edges
-from nwb_compact_conversion.presentations import log_from_words, present
 from nwb_compact_conversion.recorded import Recorded, observed_s
 from nwb_compact_conversion.respond import respond
 from nwb_compact_conversion.session_yaml import Alignment, DeviceFacts, SessionYaml
-from nwb_compact_conversion.sorting import sort_units
-from nwb_compact_conversion.stimuli import read_stimuli
-from nwb_compact_conversion.stimulus_log import StimulusLog, read_log
+from nwb_compact_conversion.sources.counts import read_counts, responses_of, told_windows
+from nwb_compact_conversion.spikes.sorting import sort_units
+from nwb_compact_conversion.stimulus.presentations import log_from_words, present
+from nwb_compact_conversion.stimulus.stimuli import read_stimuli
+from nwb_compact_conversion.stimulus.stimulus_log import StimulusLog, read_log
 from nwb_compact_conversion.voltage import voltage_adder, voltage_bytes
 
 STUB_S = 30.0

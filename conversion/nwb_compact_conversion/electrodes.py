@@ -8,11 +8,12 @@ import numpy as np
 from probeinterface import Probe, ProbeGroup
 from spikeinterface import BaseRecording
 
+from nwb_compact import contract as c
 from nwb_compact.errors import NwbCompactError, nearest
 from nwb_compact.session import Electrodes
 from nwb_compact_conversion.geometry import Contact, read_contacts
-from nwb_compact_conversion.reading import channel_names
 from nwb_compact_conversion.session_yaml import DeviceFacts
+from nwb_compact_conversion.sources.reading import channel_names
 
 ONE_ARRAY = "array"
 """Group of electrodes of which nobody told an array. Not `electrodes`: that is the name of the table in the file."""
@@ -63,7 +64,7 @@ def with_geometry(recording: BaseRecording, device: DeviceFacts) -> BaseRecordin
         _attach(known, contacts, groups)
     elif known.has_probe():
         known.set_property("location", np.array(known.get_channel_locations(), float))
-    known.set_property("channel_name", np.array(before.name))
+    known.set_property(c.CHANNEL_NAME, np.array(before.name))
     known.set_property("group_name", np.array(groups))
     known.set_channel_groups(np.unique(groups, return_inverse=True)[1])
     known.set_property("brain_area", np.array(locations))

@@ -13,7 +13,7 @@ from nwb_compact.session import About, Subject
 from nwb_compact_conversion.metadata import Metadata
 from nwb_compact_conversion.recorded import Recorded
 from nwb_compact_conversion.session_yaml import SessionYaml
-from nwb_compact_conversion.source_files import file_sha256
+from nwb_compact_conversion.sources.source_files import file_sha256
 
 NO_DESCRIPTION = "No description of the session was given."
 """NWB requires a text."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nwb_compact.errors import NwbCompactError, nearest
-from nwb_compact_conversion.reading import existing_file, reading
+from nwb_compact_conversion.sources.reading import existing_file, reading
 
 UTAH_PITCH_UM = 400.0
 """Distance of neighbouring electrodes of a Utah array, micrometres (Maynard, Nordhausen & Normann 1997)."""

@@ -23,12 +23,12 @@ from nwb_compact.nwb_responses import add_responses
 from nwb_compact.nwb_stimuli import add_presentations, add_stimulus_images, read_presentations
 from nwb_compact.nwb_units import add_electrodes
 from nwb_compact.session import Device, Images, SpikeCounts
-from nwb_compact_conversion.counts import read_counts, responses_of, told_windows
 from nwb_compact_conversion.electrodes import read_geometry
-from nwb_compact_conversion.presentations import present
 from nwb_compact_conversion.session_yaml import Responses, Stimuli
-from nwb_compact_conversion.stimuli import read_stimuli
-from nwb_compact_conversion.stimulus_log import read_log
+from nwb_compact_conversion.sources.counts import read_counts, responses_of, told_windows
+from nwb_compact_conversion.stimulus.presentations import present
+from nwb_compact_conversion.stimulus.stimuli import read_stimuli
+from nwb_compact_conversion.stimulus.stimulus_log import read_log
 
 
 class FlashedImagesInterface(BaseDataInterface):

@@ -7,10 +7,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.alignment import Aligned, align, pick_events
+from nwb_compact_conversion.clock.alignment import Aligned, align, pick_events
 from nwb_compact_conversion.recorded import Events
 from nwb_compact_conversion.session_yaml import Alignment
-from nwb_compact_conversion.stimulus_log import NO_CODE
+from nwb_compact_conversion.stimulus.stimulus_log import NO_CODE
 
 
 def trials(n, seed=0, length=8):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.alignment import align
+from nwb_compact_conversion.clock.alignment import align
 from nwb_compact_conversion.recorded import Events
 from nwb_compact_conversion.session_yaml import Alignment
 

@@ -6,7 +6,7 @@ import pytest
 from scipy.io import savemat
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.array_files import read_variables
+from nwb_compact_conversion.sources.array_files import read_variables
 
 
 class Matlab73:

@@ -318,7 +318,7 @@ def test_no_time_zone(lab, vendor):
 
 @pytest.mark.parametrize("told", [{"freq_max_hz": 20_000.0}, {"threshold_mad": 1000.0}, {"bad_channels": ["chan9"]}])
 def test_a_sorting_that_cannot_be(lab, monkeypatch, told):
-    monkeypatch.setattr("nwb_compact_conversion.sorting.MIN_S", 0.0)
+    monkeypatch.setattr("nwb_compact_conversion.spikes.sorting.MIN_S", 0.0)
     lab.told["sorting"] = {"sorter": "threshold", "bad_channels": []} | told
     notes = 2 if "threshold_mad" in told else 1
     assert lab.refused(notes=notes).startswith("sorting")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.blackrock import read_blackrock
 from nwb_compact_conversion.recorded import observed_s
+from nwb_compact_conversion.sources.blackrock import read_blackrock
 
 
 def refused(path, **asked):

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_session import read_session
 from nwb_compact_conversion.cli import absent_facts, convert, refuse_existing, summary
-from nwb_compact_conversion.cowley_v4 import read_cowley_v4
+from nwb_compact_conversion.sources.cowley_v4 import read_cowley_v4
 
 ANIMAL = "subject: {sex: M, age: P8Y}\n"
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from nwb_compact_conversion.clock_search import Clock, Pairing, Train, evidence, find_pairings, fit, pair
+from nwb_compact_conversion.clock.clock_search import Clock, Pairing, Train, evidence, find_pairings, fit, pair
 
 TOLERANCE_S = 0.008
 

@@ -24,19 +24,20 @@ from pynwb import NWBHDF5IO, validate
 from nwb_compact.cli import main
 from nwb_compact.nwb_session import read_session
 from nwb_compact.session import Session
-from nwb_compact_conversion import cli, convert, sorting
-from nwb_compact_conversion.blackrock import read_blackrock
-from nwb_compact_conversion.cowley_v4 import read_cowley_v4
+from nwb_compact_conversion import cli, convert
 from nwb_compact_conversion.electrodes import electrodes_of, with_geometry
-from nwb_compact_conversion.foreign_nwb import read_foreign_nwb
-from nwb_compact_conversion.intan import read_intan
-from nwb_compact_conversion.openephys import read_openephys
-from nwb_compact_conversion.plexon import read_plexon
 from nwb_compact_conversion.recorded import Recorded, observed_s
-from nwb_compact_conversion.recording import read_recording
 from nwb_compact_conversion.session_yaml import DeviceFacts, LogColumns, Stimuli
-from nwb_compact_conversion.sorted_spikes import read_sorted
-from nwb_compact_conversion.spikeglx import read_spikeglx
+from nwb_compact_conversion.sources.blackrock import read_blackrock
+from nwb_compact_conversion.sources.cowley_v4 import read_cowley_v4
+from nwb_compact_conversion.sources.foreign_nwb import read_foreign_nwb
+from nwb_compact_conversion.sources.intan import read_intan
+from nwb_compact_conversion.sources.openephys import read_openephys
+from nwb_compact_conversion.sources.plexon import read_plexon
+from nwb_compact_conversion.sources.recording import read_recording
+from nwb_compact_conversion.sources.sorted_spikes import read_sorted
+from nwb_compact_conversion.sources.spikeglx import read_spikeglx
+from nwb_compact_conversion.spikes import sorting
 
 N_IMAGES = 24
 """A fit needs 20."""

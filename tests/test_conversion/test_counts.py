@@ -10,8 +10,8 @@ from scipy.io import savemat
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.session import Presentations, Units
-from nwb_compact_conversion.counts import AXES, Counted, long_form, read_counts, responses_of
 from nwb_compact_conversion.session_yaml import Responses
+from nwb_compact_conversion.sources.counts import AXES, Counted, long_form, read_counts, responses_of
 
 NAN = float("nan")
 DEFAULT = Responses()

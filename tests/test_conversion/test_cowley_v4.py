@@ -11,7 +11,7 @@ from PIL import Image
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.session import Subject, image_sha256
-from nwb_compact_conversion.cowley_v4 import read_cowley_v4
+from nwb_compact_conversion.sources.cowley_v4 import read_cowley_v4
 
 
 def decoded(content):

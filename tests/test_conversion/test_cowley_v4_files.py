@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.cowley_v4_files import check_numbers, find_files, sessions_in
-from nwb_compact_conversion.source_files import NumberedImages
+from nwb_compact_conversion.sources.cowley_v4_files import check_numbers, find_files, sessions_in
+from nwb_compact_conversion.sources.source_files import NumberedImages
 
 
 def test_repeats_are_preferred_to_averages(source):

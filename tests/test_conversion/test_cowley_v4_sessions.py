@@ -1,7 +1,7 @@
 from collections import Counter
 from datetime import datetime
 
-from nwb_compact_conversion.cowley_v4_sessions import SESSIONS
+from nwb_compact_conversion.sources.cowley_v4_sessions import SESSIONS
 
 
 def test_the_list_is_that_of_the_publication():

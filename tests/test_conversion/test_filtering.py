@@ -4,7 +4,8 @@ from scipy.signal import butter, sosfilt, sosfiltfilt
 from spikeinterface import NumpyRecording
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.filtering import (
+from nwb_compact_conversion.session_yaml import Sorting
+from nwb_compact_conversion.spikes.filtering import (
     Array,
     arrays_of,
     band_passed,
@@ -15,7 +16,6 @@ from nwb_compact_conversion.filtering import (
     reference_of,
     without_bad_channels,
 )
-from nwb_compact_conversion.session_yaml import Sorting
 
 RATE = 30_000.0
 

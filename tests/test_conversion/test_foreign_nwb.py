@@ -14,9 +14,9 @@ from pynwb.image import GrayscaleImage, ImageSeries, IndexSeries, OpticalSeries,
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.session import image_sha256
-from nwb_compact_conversion.foreign_nwb import read_foreign_nwb, with_blank
-from nwb_compact_conversion.presentations import present
 from nwb_compact_conversion.session_yaml import LogColumns, Stimuli
+from nwb_compact_conversion.sources.foreign_nwb import read_foreign_nwb, with_blank
+from nwb_compact_conversion.stimulus.presentations import present
 
 START = datetime(2021, 3, 4, 5, tzinfo=UTC)
 NAN = float("nan")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.intan import read_intan
 from nwb_compact_conversion.recorded import observed_s
+from nwb_compact_conversion.sources.intan import read_intan
 
 
 def refused(path):

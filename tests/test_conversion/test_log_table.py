@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.log_table import read_columns
+from nwb_compact_conversion.stimulus.log_table import read_columns
 
 NAMES = ["image", "onset"]
 ROWS = {"image": ("a.png", "b c.png", ""), "onset": ("0.1", "", "2")}

@@ -1,9 +1,9 @@
 import pytest
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.logged_images import rows_of_images
 from nwb_compact_conversion.session_yaml import Stimuli
-from nwb_compact_conversion.stimuli import natural_order
+from nwb_compact_conversion.stimulus.logged_images import rows_of_images
+from nwb_compact_conversion.stimulus.stimuli import natural_order
 
 NAMES = ("a.png", "b.v2.png", "c.png")
 

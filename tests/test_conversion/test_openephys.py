@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.openephys import read_openephys
 from nwb_compact_conversion.recorded import observed_s
+from nwb_compact_conversion.sources.openephys import read_openephys
 
 EDGES = {"TTL1": ([0.005, 0.01], [1, 0]), "TTL3": ([0.02], [1])}
 

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from spikeinterface import NumpyRecording
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion import photodiode
-from nwb_compact_conversion.alignment import align
-from nwb_compact_conversion.photodiode import photodiode_edges
+from nwb_compact_conversion.clock import photodiode
+from nwb_compact_conversion.clock.alignment import align
+from nwb_compact_conversion.clock.photodiode import photodiode_edges
 from nwb_compact_conversion.session_yaml import Alignment
 
 RATE_HZ = 10_000.0

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.plexon import read_plexon
 from nwb_compact_conversion.recorded import observed_s
+from nwb_compact_conversion.sources.plexon import read_plexon
 
 
 def refused(path):

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_session import open_session, write_session
 from nwb_compact.session import Images, Pixels, example_session, image_sha256
-from nwb_compact_conversion.presentations import BLANK_SOURCE, log_from_words, present
 from nwb_compact_conversion.session_yaml import LogColumns, Stimuli
-from nwb_compact_conversion.stimuli import read_stimuli
-from nwb_compact_conversion.stimulus_log import StimulusLog, read_log
+from nwb_compact_conversion.stimulus.presentations import BLANK_SOURCE, log_from_words, present
+from nwb_compact_conversion.stimulus.stimuli import read_stimuli
+from nwb_compact_conversion.stimulus.stimulus_log import StimulusLog, read_log
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 4, 4), np.uint8)
 IMAGES = Images(("a.png", "b.png", "c.png"), tuple(image_sha256(image) for image in PIXELS), PIXELS)

@@ -11,7 +11,7 @@ from spikeinterface import NumpySorting
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact_conversion.recorded import observed_s
-from nwb_compact_conversion.recording import read_events, read_recording
+from nwb_compact_conversion.sources.recording import read_events, read_recording
 
 
 def refused(*asked, read=read_recording, **settings):

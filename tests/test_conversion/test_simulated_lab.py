@@ -7,10 +7,10 @@ import pytest
 
 from nwb_compact.simulate import simulate_session
 from nwb_compact.simulated_lab import lab_folder
-from nwb_compact_conversion.alignment import align, pick_events
-from nwb_compact_conversion.recording import read_recording
+from nwb_compact_conversion.clock.alignment import align, pick_events
 from nwb_compact_conversion.session_yaml import read_session_yaml
-from nwb_compact_conversion.stimulus_log import read_log
+from nwb_compact_conversion.sources.recording import read_recording
+from nwb_compact_conversion.stimulus.stimulus_log import read_log
 
 Lab = namedtuple("Lab", "folder session told metadata truth")
 

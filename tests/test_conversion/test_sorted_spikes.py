@@ -15,7 +15,7 @@ from spikeinterface.core import NpzSortingExtractor
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.session import Units
 from nwb_compact_conversion.recorded import Recorded
-from nwb_compact_conversion.sorted_spikes import read_sorted
+from nwb_compact_conversion.sources.sorted_spikes import read_sorted
 
 RATE_HZ = 25_000.0
 
@@ -269,7 +269,7 @@ def test_devices_are_read_by_their_own_modules(tmp_path, monkeypatch, suffix, mo
     answers = {file: Recorded((file,), "reader", units=units)}
     stand_in = ModuleType(module)
     setattr(stand_in, f"read_{module}", lambda path: answers[path])
-    monkeypatch.setitem(sys.modules, f"nwb_compact_conversion.{module}", stand_in)
+    monkeypatch.setitem(sys.modules, f"nwb_compact_conversion.sources.{module}", stand_in)
     assert read(file) is answers[file]
     assert f"found a sampling frequency for it, expected none: a {suffix} file tells its clock." in refused(file, sampling_frequency_hz=1.0)
     answers[file] = Recorded((file,), "reader")

@@ -8,9 +8,9 @@ import spikeinterface.sorters
 from spikeinterface import NumpyRecording, NumpySorting
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.filtering import Array
 from nwb_compact_conversion.session_yaml import Sorting
-from nwb_compact_conversion.sorters import check_sorter, run_array, sorter_parameters, sorter_version
+from nwb_compact_conversion.spikes.filtering import Array
+from nwb_compact_conversion.spikes.sorters import check_sorter, run_array, sorter_parameters, sorter_version
 
 RATE = 30_000.0
 DISK = namedtuple("DISK", "total used free")

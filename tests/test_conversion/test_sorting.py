@@ -9,9 +9,9 @@ from scipy.signal import butter, sosfiltfilt
 from spikeinterface import NumpyRecording, NumpySorting, append_recordings
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.blackrock import read_blackrock
 from nwb_compact_conversion.session_yaml import Curation, Sorting
-from nwb_compact_conversion.sorting import Sorted, sort_units
+from nwb_compact_conversion.sources.blackrock import read_blackrock
+from nwb_compact_conversion.spikes.sorting import Sorted, sort_units
 
 RATE = 30_000.0
 ANY = Curation(min_num_spikes=0)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.source_files import file_sha256, read_array, read_numbered_images
+from nwb_compact_conversion.sources.source_files import file_sha256, read_array, read_numbered_images
 
 ARRAYS = [np.arange(6.0).reshape(2, 3), np.arange(6, dtype=np.uint16), np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))]
 

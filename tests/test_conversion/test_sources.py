@@ -11,15 +11,15 @@ from pynwb import NWBHDF5IO, NWBFile, validate
 from spikeinterface import load
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.blackrock import read_blackrock
 from nwb_compact_conversion.electrodes import electrodes_of, with_geometry
-from nwb_compact_conversion.intan import read_intan
-from nwb_compact_conversion.openephys import read_openephys
-from nwb_compact_conversion.plexon import read_plexon
 from nwb_compact_conversion.recorded import Recorded, observed_s
-from nwb_compact_conversion.recording import read_recording
 from nwb_compact_conversion.session_yaml import DeviceFacts
-from nwb_compact_conversion.spikeglx import read_spikeglx
+from nwb_compact_conversion.sources.blackrock import read_blackrock
+from nwb_compact_conversion.sources.intan import read_intan
+from nwb_compact_conversion.sources.openephys import read_openephys
+from nwb_compact_conversion.sources.plexon import read_plexon
+from nwb_compact_conversion.sources.recording import read_recording
+from nwb_compact_conversion.sources.spikeglx import read_spikeglx
 from nwb_compact_conversion.voltage import voltage_adder
 
 

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.counts import read_counts
 from nwb_compact_conversion.session_yaml import Responses
+from nwb_compact_conversion.sources.counts import read_counts
 
 TRAINS = {"3": [0.25, 0.5, 2.125], "20": [0.125, 1.5]}
 

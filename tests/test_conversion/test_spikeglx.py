@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion import shared_clock
-from nwb_compact_conversion.spikeglx import read_spikeglx
+from nwb_compact_conversion.sources import shared_clock
+from nwb_compact_conversion.sources.spikeglx import read_spikeglx
 
 
 def refused(path, **asked):

@@ -6,7 +6,7 @@ from scipy.io import savemat
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact_conversion.session_yaml import LogColumns, Stimuli
-from nwb_compact_conversion.stimulus_log import NO_CODE, plain, read_log
+from nwb_compact_conversion.stimulus.stimulus_log import NO_CODE, plain, read_log
 
 COLUMNS = LogColumns(image="stim", onset="on", offset="off", is_valid="ok", code="word")
 

@@ -5,9 +5,9 @@ import pytest
 from spikeinterface import NumpyRecording
 from spikeinterface.generation import NoiseGeneratorRecording
 
-from nwb_compact_conversion.filtering import band_passed
 from nwb_compact_conversion.session_yaml import Sorting
-from nwb_compact_conversion.threshold import AFTER_S, BEFORE_S, crossings, noise_sd
+from nwb_compact_conversion.spikes.filtering import band_passed
+from nwb_compact_conversion.spikes.threshold import AFTER_S, BEFORE_S, crossings, noise_sd
 
 RATE = 30_000.0
 SHAPE = -np.array([0.1, 0.4, 0.8, 1.0, 0.7, 0.3, -0.2, -0.3, -0.2])

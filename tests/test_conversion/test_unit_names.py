@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.array_files import Variables
-from nwb_compact_conversion.unit_names import require_names, told_names
+from nwb_compact_conversion.sources.array_files import Variables
+from nwb_compact_conversion.sources.unit_names import require_names, told_names
 
 
 def test_names_are_texts_or_numbers(tmp_path):

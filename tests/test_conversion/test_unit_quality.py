@@ -6,8 +6,8 @@ from spikeinterface import NumpyRecording, NumpySorting
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact_conversion.session_yaml import Curation
-from nwb_compact_conversion.threshold import Crossings, crossings, noise_sd
-from nwb_compact_conversion.unit_quality import METRICS, check_volts, joined, measure_crossings, measure_sorted, meets
+from nwb_compact_conversion.spikes.threshold import Crossings, crossings, noise_sd
+from nwb_compact_conversion.spikes.unit_quality import METRICS, check_volts, joined, measure_crossings, measure_sorted, meets
 
 RATE = 30_000.0
 SHAPE = -np.exp(-0.5 * (np.arange(-30, 60) / 4.0) ** 2) + 0.3 * np.exp(-0.5 * ((np.arange(-30, 60) - 25) / 6.0) ** 2)

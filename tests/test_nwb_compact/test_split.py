@@ -10,7 +10,7 @@ from nwb_compact.errors import NwbCompactError
 from nwb_compact.responses import Responses, responses_of
 from nwb_compact.results import SIDES
 from nwb_compact.split import split_images
-from nwb_compact_conversion.cowley_v4 import read_cowley_v4
+from nwb_compact_conversion.sources.cowley_v4 import read_cowley_v4
 
 NUMBERS = st.lists(st.integers(0, 60), min_size=20, max_size=60)
 METHODS = [Split(), Split(method="random"), Split(method="random", scored_fraction=0.3, validation_fraction=0.4)]

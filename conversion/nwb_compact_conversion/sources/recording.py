@@ -1,0 +1,219 @@
+"""Anything that SpikeInterface reads or saved, with digital events from a CSV."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from spikeinterface import BaseRecording
+
+from nwb_compact.errors import NwbCompactError, nearest
+from nwb_compact_conversion.recorded import Events, Recorded
+from nwb_compact_conversion.sources.reading import check_ascending, ends_early, existing_file, from_zero, name_channels, read_by, reading
+
+EXPECTED = "a folder or .zarr that SpikeInterface saved, an .nwb with voltage, or a path and --format"
+EVENTS_EXPECTED = "a CSV with columns time_s, code and perhaps channel"
+NEXT_EVENTS = "correct the file of events"
+ONE_LINE = "events"
+"""Name of the events of a CSV without channels."""
+PICKLED = (".pkl", ".pickle")
+READABLE_CLASS = re.compile(r"spikeinterface\.[\w.]+\.\w*Recording\w*")
+"""Classes that a saved recording may name. SpikeInterface would call whatever a file names, with whatever arguments."""
+
+
+def read_recording(path: Path, *, format_name: str | None = None, events_csv: Path | None = None) -> Recorded:
+    """One recording that SpikeInterface knows.
+
+    Parameters
+    ----------
+    path
+        Without `format_name`: a folder or .zarr from `recording.save`, a .json from `recording.dump`, or an .nwb with one
+        ElectricalSeries. With it: what that reader takes.
+    format_name
+        A reader of `spikeinterface.extractors`, without read_: mcsraw, neuralynx, tdt, ...
+    events_csv
+        Columns time_s (seconds on the clock by which the recording tells its times), code (a whole number) and, where there are
+        several lines, channel.
+
+    Raises
+    ------
+    NwbCompactError
+        If a file is absent or damaged, holds pickled objects, which are never read, or is no recording; or if a time goes back.
+
+    Examples
+    --------
+    >>> read_recording(Path("recording.pkl"))
+    Traceback (most recent call last):
+    ...
+    nwb_compact.errors.NwbCompactError: recording.pkl: found pickled Python objects (not read: unpickling can run code),
+    expected a folder or .zarr that SpikeInterface saved, an .nwb with voltage, or a path and --format.
+    Next: load it where you trust it and save it with recording.save(folder=...)
+    """
+    if path.suffix.lower() in PICKLED:
+        raise _pickled(path)
+    if not path.exists():
+        raise NwbCompactError(path, found="no such file or folder", expected=EXPECTED, next_step="correct the path")
+    with reading(path, EXPECTED):
+        recording, reader = _loaded(path) if format_name is None else _by_reader(path, format_name)
+        for segment in range(recording.get_num_segments()):
+            n = recording.get_num_samples(segment)
+            recording.get_traces(segment, start_frame=n - 1, end_frame=n)  # so that a file that is cut is told now
+        start_s = from_zero(name_channels(recording), path)
+        start_time = _start_of_nwb(path) if path.suffix.lower() == ".nwb" else None
+    events = {} if events_csv is None else read_events(events_csv, start_s)
+    read = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return Recorded(
+        files=tuple(read) if events_csv is None else (*read, events_csv),
+        reader=reader,
+        start_time=start_time,
+        recording=recording,
+        events=events,
+    )
+
+
+def read_events(events_csv: Path, start_s: float = 0.0) -> dict[str, Events]:
+    """Digital events by their channel; times are counted from `start_s`.
+
+    Raises
+    ------
+    NwbCompactError
+        If the file is absent, lacks a column, or has a value that is no number or a time that goes back.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder, "events.csv")
+    ...     _ = file.write_text("time_s,code,channel\\n0.5,7,words\\n0.6,1,reward\\n0.75,8,words\\n")
+    ...     read_events(file)["words"].code.tolist()
+    [7, 8]
+    """
+    existing_file(events_csv, EVENTS_EXPECTED, (".csv",))
+    needed, known = ("time_s", "code"), ["time_s", "code", "channel"]
+    rows: dict[str, list[tuple[float, int]]] = {}
+    with reading(events_csv, EVENTS_EXPECTED), events_csv.open(newline="", encoding="utf-8-sig") as file:
+        table = csv.DictReader(file, skipinitialspace=True)
+        columns = list(table.fieldnames or [])
+        if missing := [name for name in needed if name not in columns]:
+            found = f"no column {missing[0]!r} among {', '.join(repr(name) for name in columns) or 'none'}"
+            raise NwbCompactError(events_csv, found=found, expected=EVENTS_EXPECTED, next_step=NEXT_EVENTS)
+        if unknown := [name for name in columns if name not in known]:
+            expected = f"a known column ({nearest(str(unknown[0]), known)})"
+            raise NwbCompactError(events_csv, found=f"unknown column {unknown[0]!r}", expected=expected, next_step=NEXT_EVENTS)
+        for number, row in enumerate(table, 2):
+            time_s, code = (_number(events_csv, number, name, row[name]) for name in needed)
+            rows.setdefault(row.get("channel") or ONE_LINE, []).append((time_s, int(code)))
+    events = {}
+    for name, pairs in rows.items():
+        told_s = check_ascending(events_csv, f"events of {name}", np.array([time for time, _ in pairs], float))
+        events[name] = Events(told_s - start_s, np.array([code for _, code in pairs], np.int64))
+    return events
+
+
+def _number(events_csv: Path, line: int, column: str, value: str | None) -> float:
+    try:
+        number = float(value or "")
+    except ValueError:
+        number = np.nan
+    if not np.isfinite(number) or (column == "code" and number != round(number)):
+        expected = "a whole number" if column == "code" else "seconds"
+        raise NwbCompactError(events_csv, found=f"{value!r} as {column} in line {line}", expected=expected, next_step=NEXT_EVENTS)
+    return number
+
+
+def _pickled(path: Path) -> NwbCompactError:
+    next_step = "load it where you trust it and save it with recording.save(folder=...)"
+    found = "pickled Python objects (not read: unpickling can run code)"
+    return NwbCompactError(path, found=found, expected=EXPECTED, next_step=next_step)
+
+
+# What SpikeInterface saved --------------------------------------------------------------------------------------------
+
+
+def _loaded(path: Path) -> tuple[BaseRecording, str]:
+    from spikeinterface import load
+
+    if path.suffix.lower() == ".nwb":
+        return _by_reader(path, "nwb_recording")
+    if path.is_file() and path.suffix.lower() != ".json":
+        next_step = "name the reader with --format, for example --format neuralynx"
+        raise NwbCompactError(path, found=f"a file that ends in '{path.suffix}'", expected=EXPECTED, next_step=next_step)
+    _check_trusted(path)
+    loaded = load(path, **({"base_folder": path.parent} if path.is_file() else {}))
+    if not isinstance(loaded, BaseRecording):
+        next_step = "use convert sorted for units, and the recording for voltage"
+        raise NwbCompactError(path, found=f"a {type(loaded).__name__}", expected="a recording", next_step=next_step)
+    return loaded, read_by("spikeinterface", "load")
+
+
+def _check_trusted(path: Path) -> None:
+    """Refuse what would run code: pickles, and names of classes that are no recording; and voltage that ends within a sample."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    for file in files:
+        if file.suffix in PICKLED and file.stem == "cached":
+            raise _pickled(file)
+        if file.suffix == ".npy":
+            with file.open("rb") as opened:
+                magic = np.lib.format.read_magic(opened)
+                header = np.lib.format.read_array_header_1_0 if magic == (1, 0) else np.lib.format.read_array_header_2_0
+                if header(opened)[2].hasobject:
+                    raise _pickled(file)
+        if file.suffix == ".json" or file.name == ".zattrs":
+            for told in _saved(json.loads(file.read_text("utf-8"))):
+                _check_saved(file, told)
+
+
+def _saved(content: Any) -> Iterator[dict[str, Any]]:
+    """Every saved object in a JSON tree."""
+    if isinstance(content, dict):
+        if "class" in content:
+            yield content
+        for one in content.values():
+            yield from _saved(one)
+    elif isinstance(content, list):
+        for one in content:
+            yield from _saved(one)
+
+
+def _check_saved(file: Path, told: dict[str, Any]) -> None:
+    if not READABLE_CLASS.fullmatch(str(told["class"])):
+        next_step = "use it only if you trust it: load it with SpikeInterface and save the recording again"
+        raise NwbCompactError(file, found=f"class {told['class']!r}", expected="a recording of SpikeInterface", next_step=next_step)
+    known = told.get("kwargs", {})
+    if not {"file_paths", "num_channels", "dtype"} <= set(known):
+        return
+    sample_bytes = known["num_channels"] * np.dtype(known["dtype"]).itemsize
+    for one in known["file_paths"]:
+        data = file.parent / one
+        size = data.stat().st_size
+        if rest := (size - (known.get("file_offset") or 0)) % sample_bytes:
+            raise ends_early(data, size, size + sample_bytes - rest)
+
+
+# Other readers --------------------------------------------------------------------------------------------------------
+
+
+def _by_reader(path: Path, format_name: str) -> tuple[BaseRecording, str]:
+    import spikeinterface.extractors as extractors
+
+    known = sorted(name.removeprefix("read_") for name in dir(extractors) if name.startswith("read_"))
+    if format_name not in known:
+        found, expected = f"format {format_name!r}", f"a reader of spikeinterface.extractors ({nearest(format_name, known)})"
+        raise NwbCompactError("--format", found=found, expected=expected, next_step="correct the name")
+    recording = getattr(extractors, f"read_{format_name}")(path)
+    if not isinstance(recording, BaseRecording):
+        found, next_step = f"format {format_name!r}, which reads a {type(recording).__name__}", "name the reader of a recording"
+        raise NwbCompactError("--format", found=found, expected="a reader of voltage", next_step=next_step)
+    return recording, read_by("spikeinterface", f"read_{format_name}")
+
+
+def _start_of_nwb(path: Path) -> datetime | None:
+    import h5py
+
+    with h5py.File(path) as file:
+        told = file["session_start_time"][()] if "session_start_time" in file else None
+    return None if told is None else datetime.fromisoformat(told.decode() if isinstance(told, bytes) else str(told))

@@ -1,0 +1,1 @@
+"""From voltage to units: filtering, sorting or thresholds, quality and curation."""

@@ -1,0 +1,154 @@
+"""What the stimulus program says was shown, and when on its own clock."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer
+
+from nwb_compact.errors import NwbCompactError
+from nwb_compact_conversion.session_yaml import Stimuli
+from nwb_compact_conversion.stimulus.log_table import read_columns
+
+UNIT_S = {"s": 1, "ms": 1000, "us": 1_000_000}
+"""How many of a unit make a second."""
+NO_VALUE = ("", "nan", "na", "n/a", "none", "null")
+"""How programs write that there is no value, in any case."""
+NO_CODE = -1
+"""Code of a row that has none."""
+RESET_STEPS = 5
+"""A fall of more than this many typical steps between onsets is a clock that started again, a smaller one rows that changed places."""
+
+
+@dataclass(frozen=True, eq=False)
+class StimulusLog:
+    """One row a presentation, in the order shown."""
+
+    image: tuple[str, ...]
+    """As written: a file name, or a number."""
+    onset_s: Float[np.ndarray, "presentation"]
+    """On the stimulus clock, rising; NaN where the log has none."""
+    offset_s: Float[np.ndarray, "presentation"] | None
+    """On the stimulus clock; NaN where the log has none, None where it has no such column."""
+    is_valid: Bool[np.ndarray, "presentation"]
+    """False where the log says so, and where it has no onset."""
+    code: Integer[np.ndarray, "presentation"] | None
+    """The digital word sent at the onset, `NO_CODE` where none was; None where the log has no such column."""
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+def read_log(settings: Stimuli) -> StimulusLog:
+    """The log that `settings.log` names, with the columns that `settings.columns` names.
+
+    A row without an onset stays, as an invalid one: something was shown, and only the marks of the recording can tell when.
+
+    Raises
+    ------
+    NwbCompactError
+        If there is no such log or column, it has no rows, a time or code is no number, onsets do not rise, an image goes off before it
+        comes on, or no row is valid. Rows are counted from 1, without the header.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder, "log.csv")
+    ...     _ = file.write_text("image;onset\\na.png;250\\nb.png;\\na.png;750")
+    ...     log = read_log(Stimuli(log=file, onset_unit="ms"))
+    >>> log.image, log.onset_s, log.is_valid
+    (('a.png', 'b.png', 'a.png'), array([0.25,  nan, 0.75]), array([ True, False,  True]))
+    """
+    file_path, named = settings.log, settings.columns
+    if file_path is None:
+        raise NwbCompactError("stimuli.log", found="nothing", expected="a log", next_step="name it in session.yaml")
+    column = read_columns(file_path, [name for name in (named.image, named.onset, named.offset, named.is_valid, named.code) if name])
+
+    def seconds(name: str) -> Float[np.ndarray, "presentation"]:
+        return _numbers(f"{file_path}: {name}", column[name], f"in {settings.onset_unit}") / UNIT_S[settings.onset_unit]
+
+    onset_s = seconds(named.onset)
+    _require_rising(f"{file_path}: {named.onset}", onset_s)
+    offset_s = None if named.offset is None else seconds(named.offset)
+    if offset_s is not None and (offset_s < onset_s).any():
+        found = f"an image that goes off before it comes on in row {np.flatnonzero(offset_s < onset_s)[0] + 1}"
+        next_step = "name the right column, or correct that row"
+        raise NwbCompactError(f"{file_path}: {named.offset}", found=found, expected="offsets after onsets", next_step=next_step)
+    is_valid = np.ones(len(onset_s), bool) if named.is_valid is None else _validity(file_path, column[named.is_valid], settings)
+    code = None if named.code is None else _codes(f"{file_path}: {named.code}", column[named.code])
+    return StimulusLog(column[named.image], onset_s, offset_s, is_valid & np.isfinite(onset_s), code)
+
+
+def plain(text: str) -> str:
+    """A value as it is compared with another: in any case, a whole number without decimals.
+
+    Examples
+    --------
+    >>> plain("True"), plain("1.0"), plain("1.5")
+    ('true', '1', '1.5')
+    """
+    number = text.strip().casefold()
+    whole, _, decimals = number.partition(".")
+    return whole if whole.removeprefix("-").isdecimal() and not decimals.strip("0") else number
+
+
+def _numbers(where: str, column: Sequence[str], expected: str) -> Float[np.ndarray, "presentation"]:
+    numbers = np.full(len(column), np.nan)
+    for row, text in enumerate(column):
+        if text.casefold() in NO_VALUE:
+            continue
+        with suppress(ValueError):
+            numbers[row] = float(text)
+        if not np.isfinite(numbers[row]):
+            found, next_step = f"{text!r} in row {row + 1}", "correct that row, or name the right column"
+            raise NwbCompactError(where, found=found, expected=f"a number, {expected}", next_step=next_step)
+    return numbers
+
+
+def _require_rising(where: str, onset_s: Float[np.ndarray, "presentation"]) -> None:
+    rows = np.flatnonzero(np.isfinite(onset_s))
+    if not len(rows):
+        raise NwbCompactError(where, found="no onset in any row", expected="onsets", next_step="name the right column")
+    steps = np.diff(onset_s[rows])
+    if (steps > 0).all():
+        return
+    wrong = int(np.flatnonzero(steps <= 0)[0])
+    row, fall = rows[wrong + 1] + 1, -steps[wrong]
+    if (steps > 0).any() and fall > RESET_STEPS * np.median(steps[steps > 0]):
+        found = f"a clock reset at row {row} (the onset falls by {fall:.6g} s)"
+        next_step = "split the log and the recording there, and convert each part as a session"
+    else:
+        found = f"an onset in row {row} that is {f'{fall:.6g} s before' if fall else 'the same as'} the one above it"
+        next_step = "sort the log in the order shown, one row a presentation"
+    raise NwbCompactError(where, found=found, expected="onsets that rise from row to row", next_step=next_step)
+
+
+def _validity(file_path: Path, column: Sequence[str], settings: Stimuli) -> Bool[np.ndarray, "presentation"]:
+    yes = {plain(value) for value in settings.valid_values}
+    # Where a lab says what means yes nothing else does: MonkeyLogic writes 0 for a correct trial and other numbers for errors.
+    numbers_too = settings.valid_values == Stimuli.model_fields["valid_values"].default
+    is_valid = np.array([plain(text) in yes or (numbers_too and _is_other_than_0(text)) for text in column], bool)
+    if not is_valid.any():
+        found = f"no valid row (values: {', '.join(repr(value) for value in sorted(set(column))[:5])})"
+        expected, next_step = f"some of {', '.join(settings.valid_values)}", "set stimuli.valid_values"
+        raise NwbCompactError(f"{file_path}: {settings.columns.is_valid}", found=found, expected=expected, next_step=next_step)
+    return is_valid
+
+
+def _is_other_than_0(text: str) -> bool:
+    with suppress(ValueError):
+        return isfinite(float(text)) and float(text) != 0
+    return False
+
+
+def _codes(where: str, column: Sequence[str]) -> Integer[np.ndarray, "presentation"]:
+    numbers = _numbers(where, column, "the digital word that was sent")
+    broken = np.flatnonzero(np.isfinite(numbers) & ((numbers != np.round(numbers)) | (numbers < 0) | (numbers >= 2**53)))
+    if len(broken):
+        found = f"{column[broken[0]]!r} in row {broken[0] + 1}"
+        raise NwbCompactError(where, found=found, expected="a whole number from 0 on", next_step="name the right column")
+    return np.where(np.isfinite(numbers), numbers, NO_CODE).astype(np.int64)
