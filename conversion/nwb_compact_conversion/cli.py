@@ -22,6 +22,7 @@ from nwb_compact_conversion.session_yaml import SessionYaml, read_session_yaml
 from nwb_compact_conversion.template import template
 
 SOURCES = ("blackrock", "spikeglx", "openephys", "intan", "plexon", "recording", "sorted", "counts", "nwb")
+EVENTS_HELP = "CSV of digital events: time_s, code and, if several, channel."
 
 
 @click.group()
@@ -126,7 +127,7 @@ def plexon(path: Path, job: Job) -> None:
 
 @source("recording", "PATH")
 @click.option("--format", "format_name", help="A reader of SpikeInterface, for example mcsraw; without it the path must tell.")
-@click.option("--events", type=click.Path(path_type=Path), help="CSV of digital events: time_s, code and, if several, channel.")
+@click.option("--events", type=click.Path(path_type=Path), help=EVENTS_HELP)
 def recording(path: Path, job: Job, format_name: str | None, events: Path | None) -> None:
     """Anything that SpikeInterface reads or saved."""
     from nwb_compact_conversion.sources.recording import read_recording
@@ -137,12 +138,13 @@ def recording(path: Path, job: Job, format_name: str | None, events: Path | None
 @source("sorted", "PATH")
 @click.option("--format", "format_name", help="phy, kilosort, ...; without it the path must tell.")
 @click.option("--rate-hz", type=float, help="Sampling rate, in place of the one that the source tells.")
-def sorted_units(path: Path, job: Job, format_name: str | None, rate_hz: float | None) -> None:
+@click.option("--events", type=click.Path(path_type=Path), help=EVENTS_HELP)
+def sorted_units(path: Path, job: Job, format_name: str | None, rate_hz: float | None, events: Path | None) -> None:
     """Units that come sorted: a phy or Kilosort folder, what SpikeInterface saved, .nev sort codes, .plx units."""
     from nwb_compact_conversion.sources.sorted_spikes import read_sorted
 
     _convert(job, lambda told: read_sorted(
-        path, format=format_name, sampling_frequency_hz=rate_hz, exclude_labels=told.sorting.curation.exclude_labels
+        path, format=format_name, sampling_frequency_hz=rate_hz, exclude_labels=told.sorting.curation.exclude_labels, events_csv=events
     ))
 
 

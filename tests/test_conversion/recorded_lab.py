@@ -73,13 +73,13 @@ def lay_out(lab: Lab, source: str, folder: Path, raw_data: Path | None = None) -
      "counts": _counts, "nwb": _nwb}[source](lab, folder)
 
 
-def _on_one_clock(lab: Lab, folder: Path, **columns: np.ndarray) -> None:
+def _on_one_clock(lab: Lab, folder: Path, log: str = "log.csv", **columns: np.ndarray) -> None:
     """A log on the clock of the recording, in seconds, with columns added."""
     shown = lab.session.presentations
     told = {"image": [f"{lab.session.images.name[index]}.png" for index in shown.image_index], "onset": np.round(lab.onset_s, 4),
             "fixation": shown.is_valid.astype(int)} | columns
     rows = [",".join(str(value) for value in row) for row in zip(*told.values(), strict=True)]
-    (folder / "log.csv").write_text("\n".join([",".join(told), *rows]) + "\n")
+    (folder / log).write_text("\n".join([",".join(told), *rows]) + "\n")
 
 
 # Systems --------------------------------------------------------------------------------------------------------------
@@ -208,8 +208,9 @@ def _recording(lab: Lab, folder: Path) -> None:
 
 
 def _sorted(lab: Lab, folder: Path) -> None:
-    """A folder that phy saved, and the same units as SpikeInterface saves them."""
-    _on_one_clock(lab, folder)
+    """A folder that phy saved, the same units as SpikeInterface saves them, events, and a log on the recording's clock besides."""
+    shutil.copy(lab.folder / "events.csv", folder)
+    _on_one_clock(lab, folder, "onsets.csv")
     trains = {unit: np.rint(train * RATE_HZ).astype(np.int64) for unit, train in enumerate(lab.session.units.spike_times_s)}
     sample = np.concatenate(list(trains.values()))
     cluster = np.repeat(list(trains), [len(train) for train in trains.values()]).astype(np.int32)

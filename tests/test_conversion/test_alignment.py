@@ -230,8 +230,8 @@ def test_the_channel_is_the_one_named_or_the_only_one_with_events():
          "image onsets. Next: name one as alignment.channel"),
         (("sync", "port"), "sync_",
          "alignment.channel: found 'sync_', expected one of: sync (6 events), port (6 events). Next: did you mean 'sync'?"),
-        ((), None, "alignment: found no channels with events, expected the one that marks image onsets. Next: align with a photodiode, or "
-         "with method: none if the clocks are one"),
+        ((), None, "alignment: found no channels with events, expected the one that marks image onsets. Next: align with a photodiode, "
+         "with the CSV of --events (recording, sorted), or with method: none if the clocks are one"),
         ((), "sync", "alignment.channel: found 'sync', expected one of: none. Next: check the recording's event file"),
     ],
 )

@@ -1,7 +1,7 @@
 """Folders of phy and Kilosort are written here as those programs write them, those of SpikeInterface by itself."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +14,7 @@ from spikeinterface.core import NpzSortingExtractor
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.session import Units
-from nwb_compact_conversion.recorded import Recorded
+from nwb_compact_conversion.recorded import Events, Recorded
 from nwb_compact_conversion.sources.sorted_spikes import read_sorted
 
 RATE_HZ = 25_000.0
@@ -100,6 +100,25 @@ def test_nobody_labelled(phy):
 def test_a_calibrated_rate_replaces_the_nominal_one(phy):
     units = read(phy.write(), sampling_frequency_hz=25_001.5).units
     np.testing.assert_array_equal(units.spike_times_s[0], np.array([100, 1000]) / 25_001.5)
+
+
+def events_csv(folder):
+    (folder / "events.csv").write_text("time_s,code,channel\n0.5,7,words\n0.6,1,reward\n0.75,8,words\n")
+    return folder / "events.csv"
+
+
+def test_digital_events_come_from_a_csv(phy, tmp_path):
+    path, csv = phy.write(), events_csv(tmp_path)
+    recorded = read(path, events_csv=csv)
+    assert {name: (one.time_s.tolist(), one.code.tolist()) for name, one in recorded.events.items()} == {
+        "words": ([0.5, 0.75], [7, 8]), "reward": ([0.6], [1]),
+    }
+    alone = read(path)
+    assert alone.events == {}
+    assert recorded.files == (*alone.files, csv), "its hash belongs to the record"
+    assert recorded.units.name == alone.units.name
+    csv.write_text("time,code\n0.5,7\n")
+    assert refused(path, events_csv=csv).startswith(f"{csv}: found no column 'time_s' among 'time', 'code', expected a CSV with columns")
 
 
 def kilosort(phy):
@@ -272,6 +291,11 @@ def test_devices_are_read_by_their_own_modules(tmp_path, monkeypatch, suffix, mo
     monkeypatch.setitem(sys.modules, f"nwb_compact_conversion.sources.{module}", stand_in)
     assert read(file) is answers[file]
     assert f"found a sampling frequency for it, expected none: a {suffix} file tells its clock." in refused(file, sampling_frequency_hz=1.0)
+    csv = events_csv(tmp_path)
+    assert read(file, events_csv=csv).events["words"].time_s.tolist() == [0.5, 0.75], "the file has no events, so these are no others"
+    answers[file] = replace(answers[file], events={"strobed": Events(np.array([0.5]), np.array([1]))})
+    expected = f"found events beside a recording that has its own, expected those of {file.name}. Next: leave --events out"
+    assert refused(file, events_csv=csv) == f"{csv}: {expected}"
     answers[file] = Recorded((file,), "reader")
     assert refused(file).startswith(f"{file}: found no sorted unit, expected at least one.")
 

@@ -166,7 +166,8 @@ def pick_events(events: Mapping[str, Events], settings: Alignment) -> tuple[str,
     used = [name for name, one in events.items() if len(one.time_s)]
     if len(used) != 1:
         found = f"{len(used) or 'no'} channels with events" + (f": {listed}" if used else "")
-        next_step = "name one as alignment.channel" if used else "align with a photodiode, or with method: none if the clocks are one"
+        without = "align with a photodiode, with the CSV of --events (recording, sorted), or with method: none if the clocks are one"
+        next_step = "name one as alignment.channel" if used else without
         raise NwbCompactError(_WHERE, found=found, expected="the one that marks image onsets", next_step=next_step)
     return used[0], events[used[0]]
 

@@ -18,6 +18,7 @@ from nwb_compact.errors import NwbCompactError, nearest
 from nwb_compact.session import Units
 from nwb_compact_conversion.recorded import Recorded
 from nwb_compact_conversion.sources.phy_folder import electrodes_of_phy, read_kilosort, read_phy
+from nwb_compact_conversion.sources.recording import read_events
 
 NOT_PROPERTIES = {"id", "electrode_group", "waveforms", c.UNIT_NAME, c.SPIKE_TIMES, c.OBS_INTERVALS, c.ELECTRODES}
 NOT_PROPERTIES |= {c.WAVEFORM_MEAN, c.WAVEFORM_SD}
@@ -28,7 +29,8 @@ NO_LABEL = ("", "nan", "None")
 
 
 def read_sorted(
-    path: Path, *, format: str | None, sampling_frequency_hz: float | None, exclude_labels: tuple[str, ...] = ("noise",)
+    path: Path, *, format: str | None, sampling_frequency_hz: float | None, exclude_labels: tuple[str, ...] = ("noise",),
+    events_csv: Path | None = None,
 ) -> Recorded:
     """Units that were sorted before, on the clock of the recording they were found in.
 
@@ -44,6 +46,9 @@ def read_sorted(
     exclude_labels
         Units that a person (phy's group) or else Kilosort (KSLabel) labelled so are left out; the other labels are the units'
         property `label`, `unsorted` where nobody gave one.
+    events_csv
+        Digital events, as of `read_recording`: columns time_s (seconds from the first sample of the recording that was sorted), code
+        and, where there are several lines, channel.
 
     Returns
     -------
@@ -55,7 +60,8 @@ def read_sorted(
     ------
     NwbCompactError
         If the source is none of these or damaged, tells no rate, has a unit twice, a spike before the recording's first
-        sample, several segments (their distance in time is not told), or spikes of clusters that its tables leave out.
+        sample, several segments (their distance in time is not told), or spikes of clusters that its tables leave out; if the
+        file of events is no such table, or is given for a .nev or .plx that has its own.
 
     Notes
     -----
@@ -79,14 +85,23 @@ def read_sorted(
         if sampling_frequency_hz is not None:
             found, expected = "a sampling frequency for it", f"none: a {path.suffix} file tells its clock"
             raise NwbCompactError(path, found=found, expected=expected, next_step="leave it out")
-        return _of_device(path, DEVICES[name])
+        return _with_events(_of_device(path, DEVICES[name]), events_csv)
     reader, sorting = _opened(path, name)
     units = _units(path, sorting, sampling_frequency_hz or float(sorting.sampling_frequency))
     files = (path,) if path.is_file() else tuple(sorted(file for file in path.rglob("*") if _is_kept(file)))
     recorded = Recorded(files=files, reader=reader, units=units)
     if name in ("phy", "kilosort"):
         recorded = electrodes_of_phy(path, recorded)
-    return _without(recorded, exclude_labels)
+    return _with_events(_without(recorded, exclude_labels), events_csv)
+
+
+def _with_events(recorded: Recorded, events_csv: Path | None) -> Recorded:
+    if events_csv is None:
+        return recorded
+    if recorded.events:
+        found, expected = "events beside a recording that has its own", f"those of {recorded.files[0].name}"
+        raise NwbCompactError(events_csv, found=found, expected=expected, next_step="leave --events out")
+    return replace(recorded, files=(*recorded.files, events_csv), events=read_events(events_csv))
 
 
 def _format_of(path: Path) -> str:
