@@ -204,10 +204,20 @@ def _on_the_recordings_clock(log: StimulusLog, recorded: Recorded, settings: Ali
     if settings.method == "events":
         channel, events = pick_events(recorded.events, settings)
         return align(log.onset_s, log.code, events, settings, channel)
-    if settings.channel is None or settings.channel not in recorded.analog:
-        found, next_step = f"{settings.channel!r} (there: {', '.join(recorded.analog) or 'none'})", "name one as alignment.channel"
-        raise NwbCompactError("photodiode", found=found, expected="an analog channel of the recording", next_step=next_step)
-    return align(log.onset_s, None, photodiode_edges(recorded.analog[settings.channel], settings), settings, settings.channel)
+    channel = _photodiode(list(recorded.analog), settings)
+    return align(log.onset_s, None, photodiode_edges(recorded.analog[channel], settings), settings, channel)
+
+
+def _photodiode(known: list[str], settings: Alignment) -> str:
+    """The analog channel that is named, or the only one."""
+    if settings.channel in known:
+        return settings.channel
+    if settings.channel is None and len(known) == 1:
+        return known[0]
+    found = "no channel named" if settings.channel is None else repr(settings.channel)
+    next_step = "name one as alignment.channel" if known else "use alignment.method events, or none if the clocks are one"
+    expected = "an analog channel of the recording"
+    raise NwbCompactError("photodiode", found=f"{found} (there: {', '.join(known) or 'none'})", expected=expected, next_step=next_step)
 
 
 def _units(

@@ -184,7 +184,8 @@ def test_what_is_wrong_with_the_stimuli_is_told_before_sorting(world, monkeypatc
     elif fault == "no such channel":
         world.tell(alignment={"method": "photodiode", "channel": "diode"})
         assert refused(world.convert) == (
-            "photodiode: found 'diode' (there: none), expected an analog channel of the recording. Next: name one as alignment.channel"
+            "photodiode: found 'diode' (there: none), expected an analog channel of the recording. "
+            "Next: use alignment.method events, or none if the clocks are one"
         )
     else:
         (world.folder / "map.csv").write_text("channel,x_um,y_um\ne1,0,0\n")
@@ -268,8 +269,13 @@ def test_a_photodiode_puts_the_log_on_the_recording_s_clock(world):
     np.testing.assert_allclose(session.presentations.start_time_s, onset_s, atol=1e-3)
     assert session.presentations.is_valid.all()
     assert "alignment.paired: 10 of 10" in session.about.source_script.splitlines()
+    expected = "expected an analog channel of the recording. Next: name one as alignment.channel"
     world.tell(alignment={"channel": "ainp2"})
-    assert "photodiode: found 'ainp2' (there: ainp1), expected an analog channel of the recording." in refused(world.convert)
+    assert refused(world.convert) == f"photodiode: found 'ainp2' (there: ainp1), {expected}"
+    world.tell(alignment={"channel": None})
+    np.testing.assert_array_equal(world.convert().session.presentations.start_time_s, session.presentations.start_time_s)
+    world.recorded = replace(world.recorded, analog={"ainp1": diode, "ainp2": diode})
+    assert refused(world.convert) == f"photodiode: found no channel named (there: ainp1, ainp2), {expected}"
 
 
 def test_without_a_log_the_words_are_the_log(world):
