@@ -24,13 +24,14 @@ from nwb_compact_conversion.respond import respond
 from nwb_compact_conversion.session_yaml import Alignment, DeviceFacts, SessionYaml
 from nwb_compact_conversion.sources.counts import read_counts, responses_of, told_windows
 from nwb_compact_conversion.spikes.sorting import sort_units
-from nwb_compact_conversion.stimulus.presentations import log_from_words, present
+from nwb_compact_conversion.stimulus.presentations import log_from_words, present, present_in_order
 from nwb_compact_conversion.stimulus.stimuli import read_stimuli
-from nwb_compact_conversion.stimulus.stimulus_log import StimulusLog, read_log
+from nwb_compact_conversion.stimulus.stimulus_log import ShownOrder, StimulusLog, read_log, read_order
 from nwb_compact_conversion.voltage import voltage_adder, voltage_bytes
 
 STUB_S = 30.0
 """A stub holds so much of the recording, enough to see that a conversion works."""
+UNTIMED = "Rows are in the order shown; the times are not given."
 NO_IMAGES, NO_UNITS = Images((), ()), Units(())
 
 
@@ -138,7 +139,8 @@ def convert_counted(
     """The session of a matrix of counts, or of arrays of spike times; settings, errors and result as in `convert_recorded`."""
     told = told.model_copy(update={"alignment": Alignment(method="none")})
     images = read_stimuli(told.stimuli)
-    log = None if told.stimuli.log is None else read_log(told.stimuli)
+    untimed = told.stimuli.columns.onset is None
+    log = None if told.stimuli.log is None else read_order(told.stimuli) if untimed else read_log(told.stimuli)
     counted = read_counts(file_path, told.responses, n_images=len(images), n_presentations=None if log is None else len(log.image))
     recorded = Recorded(counted.files, counted.reader, units=counted.units)
     if counted.values is None:
@@ -147,13 +149,16 @@ def convert_counted(
         )
     base = about_session(recorded, metadata)
     shown = None
-    if log is not None:
+    if isinstance(log, ShownOrder):
+        images, shown = present_in_order(log, images, told.stimuli)
+    elif log is not None:
         images, shown = present(log, images, told.stimuli, log.onset_s, None)
         if len(shown) < len(log.image):
             found = f"{len(log.image) - len(shown)} rows without an onset"
             expected, next_step = "an onset in each row, as counts have a row for each", "leave these rows out of log and counts"
             raise NwbCompactError(told.stimuli.log, found=found, expected=expected, next_step=next_step)
     windows, counted_in = told_windows(told.responses, len(counted.units))
+    counted_in += f". {UNTIMED}" if isinstance(log, ShownOrder) else ""
     presentations, responses = responses_of(counted, shown, counted_in)
     counts, means = (responses, None) if isinstance(responses, SpikeCounts) else (None, responses)
     about = replace(base, source_script=conversion_record(recorded, told, metadata, command))

@@ -40,14 +40,20 @@ class LogColumns(Stage):
 
     image: str = "image"
     """Which image: its file name with or without suffix, or its number."""
-    onset: str = "onset"
-    """When it came on, on the stimulus computer's clock."""
+    onset: str | None = "onset"
+    """When it came on, on the stimulus computer's clock. null, of counts only: the log has no times, its rows are in the order shown."""
     offset: str | None = None
     """When it went off. Without it `stimuli.duration_s` tells."""
     is_valid: str | None = None
     """Whether the presentation counts, for example fixation held. Without it all do."""
     code: str | None = None
     """The digital word that was sent at the onset, to pair rows with words by value."""
+
+    @model_validator(mode="after")
+    def _offset_after_an_onset(self) -> "LogColumns":
+        if self.onset is None and self.offset is not None:
+            raise ValueError("no offset, where there is no onset")
+        return self
 
 
 class Stimuli(Stage):

@@ -230,8 +230,10 @@ def _sorted(lab: Lab, folder: Path) -> None:
 
 
 def _counts(lab: Lab, folder: Path) -> None:
-    """counts.npy (presentation unit) beside the log, cube.npy (image repeat unit), and spikes.npz with an array a unit."""
+    """counts.npy (presentation unit), the log and the names in it alone; cube.npy (image repeat unit); spikes.npz, an array a unit."""
     _on_one_clock(lab, folder)
+    rows = (folder / "log.csv").read_text().splitlines()
+    (folder / "names.csv").write_text("\n".join(row.partition(",")[0] for row in rows) + "\n")
     session, count = lab.session, lab.session.counts.count
     np.save(folder / "counts.npy", count)
     shown = session.presentations

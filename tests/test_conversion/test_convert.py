@@ -480,6 +480,46 @@ def test_counts_of_a_row_without_an_onset_are_refused(world):
     assert "log.csv: found 1 rows without an onset, expected an onset in each row" in refused(of_counts, world, np.ones((12, 2)))
 
 
+def untimed(world, *names, **columns) -> dict[str, Any]:
+    """The lab has a list of names, perhaps with more columns, and no times."""
+    rows = [",".join(map(str, row)) for row in zip(["image", *names], *([name, *values] for name, values in columns.items()), strict=True)]
+    (world.folder / "names.csv").write_text("\n".join(rows) + "\n")
+    return {"stimuli": {"log": world.folder / "names.csv", "columns": {"onset": None, **{name: name for name in columns}}}}
+
+
+def test_counts_need_no_times(world):
+    values = np.array([[1, 2], [3, 4], [5, 6], [7, 8], [np.nan, np.nan]])
+    told = untimed(world, "b", "a.png", "3", "b", "none", is_valid=[1, 1, 0, 1, 1]) | {"responses": {"axes": ["presentation", "unit"]}}
+    told["stimuli"]["blank"] = ["none"]
+    session = of_counts(world, values, **told)
+    assert session.presentations.image_index.tolist() == [1, 0, 2, 1, 3]
+    assert session.presentations.repeat.tolist() == [0, 0, 0, 1, 0]
+    assert session.presentations.is_valid.tolist() == [True, True, False, True, False]
+    assert session.presentations.start_time_s is session.presentations.stop_time_s is None
+    assert session.images.name[3] == "blank"
+    assert session.counts.presentation_index.tolist() == [0, 1, 2, 3]
+    assert session.counts.count.tolist() == values[:4].tolist()
+    assert session.counts.description.endswith(". Rows are in the order shown; the times are not given.")
+
+
+def test_a_log_without_times_must_be_as_long_as_the_counts(world):
+    told = untimed(world, "b", "a") | {"responses": {"axes": ["presentation", "unit"]}}
+    found = "found 3 presentations (shape (3, 2) as [presentation, unit]), expected 2 as in the stimulus log."
+    assert found in refused(of_counts, world, np.ones((3, 2)), **told)
+
+
+def test_what_is_no_matrix_of_counts_needs_times(world):
+    expected = "expected a column of onsets: only a matrix of counts (convert counts) can do without. Next: name the column"
+    world.tell(**untimed(world, "b", "a"))
+    assert refused(world.convert) == f"stimuli.columns.onset: found null, {expected}"
+    spikes = np.array([[1, 0.25], [1, 0.5], [2, 0.75]])
+    (world.folder / "spikes.csv").write_text("unit,time\n" + "\n".join(f"{int(unit)},{time_s}" for unit, time_s in spikes) + "\n")
+    world.tell(session={"session_start_time": START.isoformat()})
+    told = SessionYaml.model_validate(world.told | {"subject": world.subject})
+    found = refused(convert_counted, world.folder / "spikes.csv", told, Metadata(told.subject, told.session), command="convert counts")
+    assert found == f"stimuli.columns.onset: found null, {expected}"
+
+
 def test_counts_by_image_need_no_log(world):
     del world.told["stimuli"]["log"]
     session = of_counts(world, np.array([[1, 2], [3, 4], [5, 6]]))

@@ -353,6 +353,8 @@ def test_a_missing_column_lists_what_is_there(made):
     assert f"found no column 'frames' (there: {there}), expected a column of it (did you mean 'frame'?)." in message
     assert message.endswith("Next: name the right one as stimuli.columns.image")
     assert "found no column 'began'" in refused(made.path, ALLEN.model_copy(update={"columns": LogColumns(image="frame", onset="began")}))
+    untimed = ALLEN.model_copy(update={"columns": LogColumns(image="frame", onset=None)})
+    assert refused(made.path, untimed).startswith("stimuli.columns.onset: found null, expected a column of onsets: only a matrix of counts")
 
 
 def test_missing_images_list_what_is_there(made):

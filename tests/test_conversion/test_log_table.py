@@ -46,7 +46,8 @@ def test_one_column_is_enough(write_log):
 
 def test_the_nearest_column_is_told(write_log):
     file = write_log("img,onsets,correct", "1,2,3")
-    found = f"{file}: found columns img, onsets, correct, expected a column 'onset' (did you mean 'onsets'?). Next: correct stimuli.columns"
+    found = f"{file}: found columns img, onsets, correct, expected a column 'onset' (did you mean 'onsets'?). "
+    found += "Next: correct stimuli.columns (null where the log has no such column)"
     assert refused(file, ["onset"]) == found
 
 

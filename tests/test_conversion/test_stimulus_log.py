@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy.io import savemat
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact_conversion.session_yaml import LogColumns, Stimuli
-from nwb_compact_conversion.stimulus.stimulus_log import NO_CODE, plain, read_log
+from nwb_compact_conversion.stimulus.stimulus_log import NO_CODE, plain, read_log, read_order
 
 COLUMNS = LogColumns(image="stim", onset="on", offset="off", is_valid="ok", code="word")
 
@@ -111,6 +112,24 @@ def test_a_log_without_any_onset_is_refused(write_log):
     assert "onset: found no onset in any row, expected onsets. Next: name the right column" in faults_of(write_log, ["", "nan"])
 
 
+def test_a_log_without_times_tells_the_order(write_log):
+    columns = LogColumns(image="stim", onset=None, is_valid="ok")
+    order = read_order(Stimuli(log=write_log("stim;ok", "b.png;1", "7;0", "b.png;yes"), columns=columns))
+    assert order.image == ("b.png", "7", "b.png")
+    assert order.is_valid.tolist() == [True, False, True]
+    names = Stimuli(log=write_log("image", "a", "b"), columns=LogColumns(onset=None))
+    assert read_order(names).is_valid.tolist() == [True, True]
+    assert refused(write_log("stim,ok", "a,1"), columns=columns) == (
+        "stimuli.columns.onset: found null, expected a column of onsets: only a matrix of counts (convert counts) can do without. "
+        "Next: name the column"
+    )
+
+
+def test_no_offset_without_an_onset():
+    with pytest.raises(ValidationError, match="no offset, where there is no onset"):
+        LogColumns(onset=None, offset="off")
+
+
 def test_an_offset_before_its_onset_is_refused(write_log):
     file = write_log("stim,on,off,ok,word", "a,1,1.1,1,1", "b,2,,1,1", "c,3,2.9,1,1")
     found = "found an image that goes off before it comes on in row 3, expected offsets after onsets"
@@ -125,7 +144,8 @@ def test_a_code_that_is_no_word_is_refused(write_log, word):
 
 def test_a_missing_column_is_told_with_the_nearest(write_log):
     file = write_log("image,onset_time,off,ok,word", "a,1,2,1,1")
-    expected = "expected a column 'onset' (did you mean 'onset_time'?). Next: correct stimuli.columns"
+    expected = "expected a column 'onset' (did you mean 'onset_time'?). "
+    expected += "Next: correct stimuli.columns (null where the log has no such column)"
     assert refused(file, columns=LogColumns()) == f"{file}: found columns image, onset_time, off, ok, word, {expected}"
 
 

@@ -24,7 +24,7 @@ from nwb_compact_conversion.sources.foreign_images import NUMBERED, FileImages, 
 from nwb_compact_conversion.sources.reading import read_by, reading
 from nwb_compact_conversion.sources.unit_names import require_names
 from nwb_compact_conversion.stimulus.presentations import BLANK
-from nwb_compact_conversion.stimulus.stimulus_log import NO_CODE, NO_VALUE, StimulusLog, plain
+from nwb_compact_conversion.stimulus.stimulus_log import NO_CODE, NO_VALUE, StimulusLog, onset_column, plain
 
 
 def with_blank(stimuli: Stimuli) -> Stimuli:
@@ -162,7 +162,7 @@ def _of_table(rows: Any, stimuli: Stimuli, where: str) -> dict[str, np.ndarray]:
     named, told = stimuli.columns, stimuli.columns.model_fields_set
     wanted = {
         "image": named.image,
-        "onset": named.onset if "onset" in told else c.START_TIME,
+        "onset": onset_column(stimuli) if "onset" in told else c.START_TIME,
         "offset": named.offset or c.STOP_TIME,
         "is_valid": named.is_valid,
         "code": named.code,

@@ -66,7 +66,7 @@ def _known(file_path: Path, name: str, known: Sequence[str]) -> str:
     if name in known:
         return name
     expected = f"a column {name!r} ({nearest(name, list(known))})"
-    next_step = "correct stimuli.columns"
+    next_step = "correct stimuli.columns (null where the log has no such column)"
     raise NwbCompactError(file_path, found=f"columns {', '.join(known) or 'none'}", expected=expected, next_step=next_step)
 
 

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, Integer, UInt8
+from jaxtyping import Bool, Float, Integer, UInt8
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.session import Images, Pixels, Presentations, counted_repeats, image_sha256
 from nwb_compact_conversion.session_yaml import Stimuli
 from nwb_compact_conversion.stimulus.logged_images import rows_of_images
-from nwb_compact_conversion.stimulus.stimulus_log import StimulusLog, plain
+from nwb_compact_conversion.stimulus.stimulus_log import ShownOrder, StimulusLog, plain
 
 BLANK = "blank"
 BLANK_SOURCE = "a grey field made by nwb-compact as a placeholder: nothing was shown"
@@ -89,17 +89,14 @@ def present(
     (('a.png', 'b.png', 'blank'), array([1, 0, 2], dtype=uint32), array([ True,  True, False]))
     """
     where = str(settings.log or "words of the recording")
-    row_of = rows_of_images(where, log.image, images.name, settings)
-    row = np.array([row_of[value] for value in log.image])
-    blank = {plain(value) for value in settings.blank}
-    is_valid = log.is_valid & np.array([plain(value) not in blank for value in log.image])
+    row, is_valid = _rows(where, log, images, settings)
     timed = np.flatnonzero(np.isfinite(onset_s))
     if not len(timed):
         found, next_step = "no row with a time on the recording's clock", "check the alignment"
         raise NwbCompactError(where, found=found, expected="presentations", next_step=next_step)
     in_time = timed[np.argsort(onset_s[timed], kind="stable")]
     image_index = row[in_time].astype(np.uint32)
-    return images if (row < len(images)).all() else _with_blank(images), Presentations(
+    return _with_blank_if(row, images), Presentations(
         image_index=image_index,
         repeat=counted_repeats(image_index),
         is_valid=is_valid[in_time],
@@ -107,6 +104,36 @@ def present(
         stop_time_s=onset_s[in_time] + _durations_s(where, log, settings)[in_time],
         alignment_residual_s=None if residual_s is None else residual_s[in_time],
     )
+
+
+def present_in_order(log: ShownOrder, images: Images, settings: Stimuli) -> tuple[Images, Presentations]:
+    """The presentations of a log without times, in its order, and the images as of `present`.
+
+    Raises
+    ------
+    NwbCompactError
+        As `rows_of_images`.
+
+    Examples
+    --------
+    >>> images = Images(("a.png", "b.png"), ("", ""), np.zeros((2, 4, 4), np.uint8))
+    >>> _, shown = present_in_order(ShownOrder(("b", "1", "b"), np.ones(3, bool)), images, Stimuli())
+    >>> shown.image_index.tolist(), shown.repeat.tolist(), shown.start_time_s
+    ([1, 0, 1], [0, 0, 1], None)
+    """
+    row, is_valid = _rows(str(settings.log), log, images, settings)
+    image_index = row.astype(np.uint32)
+    return _with_blank_if(row, images), Presentations(image_index, counted_repeats(image_index), is_valid)
+
+
+def _rows(
+    where: str, log: StimulusLog | ShownOrder, images: Images, settings: Stimuli
+) -> tuple[Integer[np.ndarray, "presentation"], Bool[np.ndarray, "presentation"]]:
+    """The image of each row of the log, one past the last for a blank, and whether the row counts."""
+    row_of = rows_of_images(where, log.image, images.name, settings)
+    blank = {plain(value) for value in settings.blank}
+    is_shown = np.array([plain(value) not in blank for value in log.image])
+    return np.array([row_of[value] for value in log.image]), log.is_valid & is_shown
 
 
 def _durations_s(where: str, log: StimulusLog, settings: Stimuli) -> Float[np.ndarray, "presentation"]:
@@ -121,6 +148,10 @@ def _durations_s(where: str, log: StimulusLog, settings: Stimuli) -> Float[np.nd
 
 
 # Blanks -----------------------------------------------------------------------------------------------------------------
+
+
+def _with_blank_if(row: Integer[np.ndarray, "presentation"], images: Images) -> Images:
+    return images if (row < len(images)).all() else _with_blank(images)
 
 
 def _with_blank(images: Images) -> Images:

@@ -1,6 +1,6 @@
 """What the stimulus program says was shown, and when on its own clock."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
@@ -42,6 +42,46 @@ class StimulusLog:
         return len(self.image)
 
 
+@dataclass(frozen=True, eq=False)
+class ShownOrder:
+    """What a log without times tells: one row a presentation, in the order shown."""
+
+    image: tuple[str, ...]
+    """As in `StimulusLog`."""
+    is_valid: Bool[np.ndarray, "presentation"]
+    """False where the log says so."""
+
+
+def read_order(settings: Stimuli) -> ShownOrder:
+    """The log that `settings.log` names, where `settings.columns` names no onsets.
+
+    Raises
+    ------
+    NwbCompactError
+        If there is no such log or column, it has no rows, or no row is valid.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder, "log.csv")
+    ...     _ = file.write_text("image\\nb.png\\na.png")
+    ...     read_order(Stimuli.model_validate({"log": file, "columns": {"onset": None}})).image
+    ('b.png', 'a.png')
+    """
+    named = settings.columns
+    file_path, column = _columns(settings, named.image, named.is_valid)
+    return ShownOrder(column[named.image], _validity(file_path, column, settings))
+
+
+def onset_column(settings: Stimuli) -> str:
+    """The name of the column of onsets; raises where `settings` say that there is none."""
+    if settings.columns.onset is None:
+        expected, next_step = "a column of onsets: only a matrix of counts (convert counts) can do without", "name the column"
+        raise NwbCompactError("stimuli.columns.onset", found="null", expected=expected, next_step=next_step)
+    return settings.columns.onset
+
+
 def read_log(settings: Stimuli) -> StimulusLog:
     """The log that `settings.log` names, with the columns that `settings.columns` names.
 
@@ -63,24 +103,29 @@ def read_log(settings: Stimuli) -> StimulusLog:
     >>> log.image, log.onset_s, log.is_valid
     (('a.png', 'b.png', 'a.png'), array([0.25,  nan, 0.75]), array([ True, False,  True]))
     """
-    file_path, named = settings.log, settings.columns
-    if file_path is None:
-        raise NwbCompactError("stimuli.log", found="nothing", expected="a log", next_step="name it in session.yaml")
-    column = read_columns(file_path, [name for name in (named.image, named.onset, named.offset, named.is_valid, named.code) if name])
+    named, onset = settings.columns, onset_column(settings)
+    file_path, column = _columns(settings, named.image, onset, named.offset, named.is_valid, named.code)
 
     def seconds(name: str) -> Float[np.ndarray, "presentation"]:
         return _numbers(f"{file_path}: {name}", column[name], f"in {settings.onset_unit}") / UNIT_S[settings.onset_unit]
 
-    onset_s = seconds(named.onset)
-    _require_rising(f"{file_path}: {named.onset}", onset_s)
+    onset_s = seconds(onset)
+    _require_rising(f"{file_path}: {onset}", onset_s)
     offset_s = None if named.offset is None else seconds(named.offset)
     if offset_s is not None and (offset_s < onset_s).any():
         found = f"an image that goes off before it comes on in row {np.flatnonzero(offset_s < onset_s)[0] + 1}"
         next_step = "name the right column, or correct that row"
         raise NwbCompactError(f"{file_path}: {named.offset}", found=found, expected="offsets after onsets", next_step=next_step)
-    is_valid = np.ones(len(onset_s), bool) if named.is_valid is None else _validity(file_path, column[named.is_valid], settings)
+    is_valid = _validity(file_path, column, settings)
     code = None if named.code is None else _codes(f"{file_path}: {named.code}", column[named.code])
     return StimulusLog(column[named.image], onset_s, offset_s, is_valid & np.isfinite(onset_s), code)
+
+
+def _columns(settings: Stimuli, *names: str | None) -> tuple[Path, Mapping[str, tuple[str, ...]]]:
+    """The log's place, and the columns that have a name."""
+    if settings.log is None:
+        raise NwbCompactError("stimuli.log", found="nothing", expected="a log", next_step="name it in session.yaml")
+    return settings.log, read_columns(settings.log, [name for name in names if name])
 
 
 def plain(text: str) -> str:
@@ -127,7 +172,11 @@ def _require_rising(where: str, onset_s: Float[np.ndarray, "presentation"]) -> N
     raise NwbCompactError(where, found=found, expected="onsets that rise from row to row", next_step=next_step)
 
 
-def _validity(file_path: Path, column: Sequence[str], settings: Stimuli) -> Bool[np.ndarray, "presentation"]:
+def _validity(file_path: Path, columns: Mapping[str, tuple[str, ...]], settings: Stimuli) -> Bool[np.ndarray, "presentation"]:
+    named = settings.columns
+    if named.is_valid is None:
+        return np.ones(len(columns[named.image]), bool)
+    column = columns[named.is_valid]
     yes = {plain(value) for value in settings.valid_values}
     # Where a lab says what means yes nothing else does: MonkeyLogic writes 0 for a correct trial and other numbers for errors.
     numbers_too = settings.valid_values == Stimuli.model_fields["valid_values"].default
@@ -135,7 +184,7 @@ def _validity(file_path: Path, column: Sequence[str], settings: Stimuli) -> Bool
     if not is_valid.any():
         found = f"no valid row (values: {', '.join(repr(value) for value in sorted(set(column))[:5])})"
         expected, next_step = f"some of {', '.join(settings.valid_values)}", "set stimuli.valid_values"
-        raise NwbCompactError(f"{file_path}: {settings.columns.is_valid}", found=found, expected=expected, next_step=next_step)
+        raise NwbCompactError(f"{file_path}: {named.is_valid}", found=found, expected=expected, next_step=next_step)
     return is_valid
 
 
