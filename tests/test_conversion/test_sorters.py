@@ -10,15 +10,21 @@ from spikeinterface import NumpyRecording, NumpySorting
 from nwb_compact.errors import NwbCompactError
 from nwb_compact_conversion.session_yaml import Sorting
 from nwb_compact_conversion.spikes.filtering import Array
-from nwb_compact_conversion.spikes.sorters import check_sorter, run_array, sorter_parameters, sorter_version
+from nwb_compact_conversion.spikes.sorters import NoUnits, check_sorter, run_array, sorter_parameters, sorter_version
 
 RATE = 30_000.0
+NOTHING_DEEP = "no unit and hardly a spike deeper than 5 standard deviations"
 DISK = namedtuple("DISK", "total used free")
 
 
-def array_of(*lengths, n_channels=4, pitch=25.0, dtype=np.int16):
+def array_of(*lengths, n_channels=4, pitch=25.0, dtype=np.int16, spiking=()):
+    """Noise of 20 steps, and on some channels a spike of 600 steps every 0.1 s."""
     rng = np.random.default_rng(0)
-    recording = NumpyRecording([rng.normal(0, 20, (n, n_channels)).round().astype(dtype) for n in lengths], sampling_frequency=RATE)
+    pieces = [rng.normal(0, 20, (n, n_channels)).round().astype(dtype) for n in lengths]
+    for piece in pieces:
+        for first in range(1000, len(piece) - 10, 3000):
+            piece[first : first + 8, list(spiking)] -= 600
+    recording = NumpyRecording(pieces, sampling_frequency=RATE)
     recording.set_channel_gains(0.25)
     recording.set_channel_offsets(0.0)
     if pitch is not None:
@@ -47,9 +53,10 @@ def sorter(monkeypatch):
     return fake
 
 
-def refused(call, *arguments):
+def refused(call, *arguments, kind=None):
     with pytest.raises(NwbCompactError) as refusal:
         call(*arguments)
+    assert isinstance(refusal.value, NoUnits) == (kind is NoUnits)
     return str(refusal.value)
 
 
@@ -80,7 +87,7 @@ def test_known_parameters_are_taken_and_recorded_with_all_others():
     assert (record["seed"], record["apply_preprocessing"], record["apply_whitening"]) == ("7", "True", "True")
     assert not [name for name in record if "job" in name]
     assert sorter_parameters(Sorting())["apply_preprocessing"] == "False"
-    assert sorter_parameters(Sorting(sorter="threshold")) == {"threshold_mad": "4", "dead_time_s": "0.001"}
+    assert sorter_parameters(Sorting(sorter="threshold")) == {"threshold_mad": "4.5", "dead_time_s": "0.001"}
     assert sorter_parameters(Sorting(sorter="threshold", threshold_uv=63.75)) == {"threshold_uv": "63.75", "dead_time_s": "0.001"}
 
 
@@ -164,14 +171,31 @@ def test_a_channel_without_units_is_told_and_passed_over(sorter, tmp_path, monke
 
     monkeypatch.setattr(spikeinterface.sorters, "run_sorter", moody)
     lines = []
-    found = run_array(array_of(60_000, n_channels=3, pitch=400.0), Sorting(), tmp_path, 1, lines.append)
+    found = run_array(array_of(60_000, n_channels=3, pitch=400.0, spiking=[2]), Sorting(), tmp_path, 1, lines.append)
     assert found.channel.tolist() == [1]
-    assert lines == ["channel 0: a failure (zero-size array)", "channel 2: a failure (zero-size array)"]
+    assert lines == [f"channel 0: {NOTHING_DEEP}; a failure (zero-size array)", "channel 2: a failure (zero-size array)"]
+
+
+def test_a_failure_on_voltage_without_spikes_is_no_unit(sorter, tmp_path):
+    sorter.fails = ValueError("zero-size array")
+    message = refused(run_array, array_of(60_000), Sorting(), tmp_path, 1, print, kind=NoUnits)
+    assert message.startswith(f"spykingcircus2: found {NOTHING_DEEP}; a failure (zero-size array), expected at least one. Next: lower its")
+    assert refused(run_array, array_of(60_000, pitch=None), Sorting(), tmp_path, 1, print, kind=NoUnits) == message
+    # Spikes on one channel of several: the sorter failed for another reason.
+    refused(run_array, array_of(60_000, spiking=[3]), Sorting(), tmp_path, 1, print)
+    refused(run_array, array_of(60_000, pitch=None, spiking=[0]), Sorting(), tmp_path, 1, print)
+
+
+@pytest.mark.parametrize("name", ["spykingcircus2", "lupin", "tridesclous2"])
+def test_the_sorters_themselves_find_no_unit_in_noise(name, tmp_path):
+    message = refused(run_array, array_of(60_000), Sorting(sorter=name), tmp_path, 1, print, kind=NoUnits)
+    assert message.startswith(f"{name}: found {NOTHING_DEEP}; a failure (")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failing_sorter_is_one_line(sorter, tmp_path):
     sorter.fails = RuntimeError("Spike sorting error trace:\nTraceback\n  ValueError: no peaks")
-    assert refused(run_array, array_of(60_000), Sorting(), tmp_path, 1, print) == (
+    assert refused(run_array, array_of(60_000, spiking=[0]), Sorting(), tmp_path, 1, print) == (
         "spykingcircus2: found a failure (Spike sorting error trace: Traceback ValueError: no peaks), expected units. "
         "Next: correct sorting.sorter_params, or choose another sorter"
     )
@@ -181,18 +205,18 @@ def test_a_failing_sorter_is_one_line(sorter, tmp_path):
 def test_the_last_line_of_a_sorters_own_log_is_told(tmp_path):
     # A clustering method that there is not: known to no check of ours, since only the sorter knows its own methods.
     settings = Sorting(sorter_params={"detection": {"method": "by_guess"}})
-    message = refused(run_array, array_of(60_000), settings, tmp_path, 1, print)
+    message = refused(run_array, array_of(60_000, spiking=[0]), settings, tmp_path, 1, print)
     assert message.startswith("spykingcircus2: found a failure (AssertionError: Method by_guess is not supported.")
     assert "\n" not in message
 
 
 def test_no_unit_is_a_fault(sorter, tmp_path):
     sorter.trains = {}
-    assert refused(run_array, array_of(60_000), Sorting(), tmp_path, 1, print) == (
+    assert refused(run_array, array_of(60_000), Sorting(), tmp_path, 1, print, kind=NoUnits) == (
         "spykingcircus2: found no unit, expected at least one. "
         "Next: lower its detection threshold in sorting.sorter_params, look at the voltage, or try threshold"
     )
-    assert "found no unit" in refused(run_array, array_of(60_000, pitch=None), Sorting(), tmp_path, 1, print)
+    assert "found no unit" in refused(run_array, array_of(60_000, pitch=None), Sorting(), tmp_path, 1, print, kind=NoUnits)
 
 
 def test_too_little_space_is_told_before_writing(sorter, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from nwb_compact_conversion.session_yaml import Sorting
 from nwb_compact_conversion.sources.reading import channel_names
 from nwb_compact_conversion.spikes.filtering import WIDE_UM, Array, pitch_um, prepared
 from nwb_compact_conversion.spikes.jobs import job_kwargs, silence
+from nwb_compact_conversion.spikes.threshold import crossings, noise_sd
 from nwb_compact_conversion.spikes.unit_quality import Measured, joined, measure_sorted
 
 INSTALL = {"kilosort4": "pip install kilosort"}
@@ -26,6 +27,9 @@ SEAM_S = 0.002
 """A spike so near to where two stretches were joined is seen with a piece of either: sorters look at 1 to 2.5 ms around a peak."""
 SAVED_AT_A_TIME = "32M"
 """Bytes of filtered voltage that a thread writes at a time: SpikeInterface collects garbage after each piece, which takes 0.2 s."""
+QUIET_SD, QUIET_HZ = 5.0, 0.1
+"""A channel where fewer crossings a second are deeper than so many robust standard deviations holds no unit: sorters look no higher, and
+spykingcircus2 keeps no unit that fires less. Noise alone crosses 0.013 times a second (Rice 1944: 3550 Hz exp(-5^2 / 2) in this band)."""
 OURS: Mapping[str, dict[str, Any]] = {
     # The band and the reference are ours already; whitening is theirs. Nothing is kept in memory or written twice.
     "spykingcircus2": {"apply_preprocessing": False, "cache_preprocessing": {"mode": "no-cache"}},
@@ -88,7 +92,7 @@ class SorterFailed(NwbCompactError):
 
 
 class NoUnits(SorterFailed):
-    """A sorter did its work and found nothing."""
+    """A sorter found nothing, or failed on voltage in which there is nothing to find."""
 
 
 # Running --------------------------------------------------------------------------------------------------------------
@@ -140,7 +144,7 @@ def _each_channel(
             continue
         found.append(replace(units, channel=np.full(len(units.channel), row)))
     if not found:
-        raise failed[-1]
+        raise next((error for error in failed if not isinstance(error, NoUnits)), failed[-1])
     return joined(found)
 
 
@@ -156,17 +160,31 @@ def _run(voltage: BaseRecording, seams: Integer[np.ndarray, "seam"], settings: S
             )
             trains, dropped = _without_seams(sorting, seams, round(SEAM_S * voltage.sampling_frequency))
             if not trains:
-                next_step = "lower its detection threshold in sorting.sorter_params, look at the voltage, or try threshold"
-                raise NoUnits(settings.sorter, found="no unit", expected="at least one", next_step=next_step)
+                raise _no_units(settings, "no unit")
             kept = NumpySorting.from_unit_dict([trains], voltage.sampling_frequency)
             return replace(measure_sorted(kept, voltage, n_jobs=n_jobs), at_seams=dropped)
     except NwbCompactError:
         raise
     except Exception as error:
+        said = _last_line(folder, error)
+        if _is_quiet(voltage, settings, n_jobs):  # most sorters raise an exception where there is nothing to cluster
+            raise _no_units(settings, f"no unit and hardly a spike deeper than {QUIET_SD:g} standard deviations; {said}") from error
         next_step = "correct sorting.sorter_params, or choose another sorter"
-        raise SorterFailed(settings.sorter, found=_last_line(folder, error), expected="units", next_step=next_step) from error
+        raise SorterFailed(settings.sorter, found=said, expected="units", next_step=next_step) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _no_units(settings: Sorting, found: str) -> NoUnits:
+    next_step = "lower its detection threshold in sorting.sorter_params, look at the voltage, or try threshold"
+    return NoUnits(settings.sorter, found=found, expected="at least one", next_step=next_step)
+
+
+def _is_quiet(voltage: BaseRecording, settings: Sorting, n_jobs: int) -> bool:
+    """Whether no channel has spikes that a sorter could find."""
+    noise = noise_sd(voltage)
+    deep = crossings(voltage, QUIET_SD * noise, settings.dead_time_s, noise, n_jobs=n_jobs)
+    return max(len(frames) for frames in deep.frames) < QUIET_HZ * voltage.get_total_duration()
 
 
 def _last_line(folder: Path, error: Exception) -> str:
