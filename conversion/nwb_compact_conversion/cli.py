@@ -49,8 +49,11 @@ class Job:
         return (SessionYaml(), Metadata()) if self.yaml is None else read_session_yaml(self.yaml)
 
 
-def source(name: str, metavar: str) -> Callable[[Callable[..., None]], click.Command]:
-    """A sub-command of `convert` that reads a source at a path and takes the options that all sources share."""
+def source(name: str, metavar: str, short_help: str) -> Callable[[Callable[..., None]], click.Command]:
+    """A sub-command of `convert` that reads a source at a path and takes the options that all sources share.
+
+    `short_help` is its line in `convert --help`, which has room for 63 characters.
+    """
 
     def decorate(body: Callable[..., None]) -> click.Command:
         def command(path: Path, **given: Any) -> None:
@@ -70,19 +73,19 @@ def source(name: str, metavar: str) -> Callable[[Callable[..., None]], click.Com
         ]
         for option in reversed(options):
             command = option(command)
-        return convert.command(name)(command)
+        return convert.command(name, short_help=short_help)(command)
 
     return decorate
 
 
-@convert.command("template")
+@convert.command("template", short_help="Print a commented session.yaml for SOURCE.")
 @click.argument("source_name", metavar="SOURCE", type=click.Choice(SOURCES))
 def print_template(source_name: str) -> None:
     """Print a commented session.yaml for SOURCE."""
     click.echo(template(source_name), nl=False)
 
 
-@source("blackrock", "FILE.nsX|FILE.nev")
+@source("blackrock", "FILE.nsX|FILE.nev", "Blackrock: .nsX voltage with the .nev's words, or .nev spikes.")
 def blackrock(path: Path, job: Job) -> None:
     """Blackrock: the voltage of an .nsX with the words of its .nev, or the spikes of a .nev."""
     from nwb_compact_conversion.sources.blackrock import read_blackrock
@@ -90,7 +93,7 @@ def blackrock(path: Path, job: Job) -> None:
     _convert(job, lambda told: read_blackrock(path, voltage=told.sorting.sorter != "none"))
 
 
-@source("spikeglx", "FOLDER")
+@source("spikeglx", "FOLDER", "SpikeGLX: a probe with its sync line, and a NI-DAQ.")
 @click.option("--stream", help="For example imec0.ap; needed where there are several probes.")
 @click.option("--shortened", is_flag=True, help="Read files that are shorter than their .meta says, as far as they go.")
 def spikeglx(path: Path, job: Job, stream: str | None, shortened: bool) -> None:
@@ -100,7 +103,7 @@ def spikeglx(path: Path, job: Job, stream: str | None, shortened: bool) -> None:
     _convert(job, lambda told: read_spikeglx(path, stream=stream, shortened=shortened))
 
 
-@source("openephys", "FOLDER")
+@source("openephys", "FOLDER", "Open Ephys: binary or legacy format, with TTL events.")
 @click.option("--stream", help="Name of the stream; needed where there are several.")
 def openephys(path: Path, job: Job, stream: str | None) -> None:
     """Open Ephys: binary or legacy format, with TTL events."""
@@ -109,7 +112,7 @@ def openephys(path: Path, job: Job, stream: str | None) -> None:
     _convert(job, lambda told: read_openephys(path, stream=stream))
 
 
-@source("intan", "FILE.rhd|FILE.rhs")
+@source("intan", "FILE.rhd|FILE.rhs", "Intan: the amplifier channels, digital and analog inputs.")
 def intan(path: Path, job: Job) -> None:
     """Intan: the amplifier channels, digital and analog inputs."""
     from nwb_compact_conversion.sources.intan import read_intan
@@ -117,7 +120,7 @@ def intan(path: Path, job: Job) -> None:
     _convert(job, lambda told: read_intan(path))
 
 
-@source("plexon", "FILE.plx")
+@source("plexon", "FILE.plx", "Plexon: units and events of a .plx, and its wideband voltage.")
 def plexon(path: Path, job: Job) -> None:
     """Plexon: the sorted units and events of a .plx, and its wideband voltage where it has one."""
     from nwb_compact_conversion.sources.plexon import read_plexon
@@ -125,7 +128,7 @@ def plexon(path: Path, job: Job) -> None:
     _convert(job, lambda told: read_plexon(path))
 
 
-@source("recording", "PATH")
+@source("recording", "PATH", "Anything that SpikeInterface reads or saved.")
 @click.option("--format", "format_name", help="A reader of SpikeInterface, for example mcsraw; without it the path must tell.")
 @click.option("--events", type=click.Path(path_type=Path), help=EVENTS_HELP)
 def recording(path: Path, job: Job, format_name: str | None, events: Path | None) -> None:
@@ -135,7 +138,7 @@ def recording(path: Path, job: Job, format_name: str | None, events: Path | None
     _convert(job, lambda told: read_recording(path, format_name=format_name, events_csv=events))
 
 
-@source("sorted", "PATH")
+@source("sorted", "PATH", "Sorted units: phy, Kilosort, SpikeInterface, .nev, .plx.")
 @click.option("--format", "format_name", help="phy, kilosort, ...; without it the path must tell.")
 @click.option("--rate-hz", type=float, help="Sampling rate, in place of the one that the source tells.")
 @click.option("--events", type=click.Path(path_type=Path), help=EVENTS_HELP)
@@ -148,7 +151,7 @@ def sorted_units(path: Path, job: Job, format_name: str | None, rate_hz: float |
     ))
 
 
-@source("counts", "FILE")
+@source("counts", "FILE", "A matrix of counts, or spike times: .npy, .npz, .csv, .mat.")
 def counts(path: Path, job: Job) -> None:
     """A matrix of counts, or arrays of spike times: .npy, .npz, .csv, .mat."""
     from nwb_compact_conversion.convert import STUB_S, convert_counted
@@ -158,7 +161,7 @@ def counts(path: Path, job: Job) -> None:
     _write(job, convert_counted(path, told, metadata, command=_command_line(), stub_s=stub_s, report=_report))
 
 
-@source("nwb", "FILE.nwb")
+@source("nwb", "FILE.nwb", "An NWB file with units and presentations under other names.")
 def foreign_nwb(path: Path, job: Job) -> None:
     """An NWB file with units and presentations under other names."""
     from nwb_compact_conversion.convert import STUB_S, Shown, convert_recorded
@@ -172,7 +175,7 @@ def foreign_nwb(path: Path, job: Job) -> None:
                                  subject=subject, stub_s=stub_s, report=_report))
 
 
-@convert.command("cowley-v4")
+@convert.command("cowley-v4", short_help="Published macaque V4 sessions of Cowley et al. (Nature 2026).")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the published data, or a clone of its repository.")
 @click.option("--session", "session_id", required=True, help="Session id, for example 190923.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="NWB file to write.")

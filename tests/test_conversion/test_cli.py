@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_session import read_session
-from nwb_compact_conversion.cli import absent_facts, convert, refuse_existing, summary
+from nwb_compact_conversion.cli import SOURCES, absent_facts, convert, refuse_existing, summary
 from nwb_compact_conversion.sources.cowley_v4 import read_cowley_v4
 
 ANIMAL = "subject: {sex: M, age: P8Y}\n"
@@ -104,6 +104,15 @@ def test_a_missing_output_folder_is_named_before_the_read(tmp_path):
 def test_the_command_is_found_through_its_entry_point():
     (entry,) = entry_points(group="nwb_compact.commands", name="convert")
     assert entry.load() is convert
+
+
+def test_the_list_of_sources_fits_a_terminal():
+    shown = CliRunner(env={"COLUMNS": "80"}).invoke(convert, ["--help"]).output
+    assert "..." not in shown
+    assert max(map(len, shown.splitlines())) <= 79
+    listed = [line.split()[0] for line in shown.partition("Commands:\n")[2].splitlines()]
+    assert listed == sorted([*SOURCES, "cowley-v4", "template"])
+    assert all(command.short_help for command in convert.commands.values())
 
 
 def test_a_missing_option_is_wrong_usage(source):
