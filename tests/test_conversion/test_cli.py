@@ -108,10 +108,9 @@ def test_the_command_is_found_through_its_entry_point():
 
 def test_the_list_of_sources_fits_a_terminal():
     shown = CliRunner(env={"COLUMNS": "80"}).invoke(convert, ["--help"]).output
-    assert "..." not in shown
-    assert max(map(len, shown.splitlines())) <= 79
-    listed = [line.split()[0] for line in shown.partition("Commands:\n")[2].splitlines()]
-    assert listed == sorted([*SOURCES, "cowley-v4", "template"])
+    lines = shown.partition("Commands:\n")[2].splitlines()
+    assert not [line for line in lines if line.endswith("...") or len(line) > 79]
+    assert [line.split()[0] for line in lines] == sorted([*SOURCES, "cowley-v4", "template"])
     assert all(command.short_help for command in convert.commands.values())
 
 
