@@ -77,7 +77,8 @@ class Stimuli(Stage):
     blank: tuple[str, ...] = ()
     """Values of the image column that mean that nothing was shown; such rows stay, as invalid presentations of an image `blank`."""
     valid_values: tuple[str, ...] = ("1", "true", "yes", "correct")
-    """Values of the is_valid column that mean yes, in any case. Unless others are given here, every number but 0 means yes too."""
+    """Values of the is_valid column that mean yes, in any case. Where they are given here all others mean no; where not, the column must
+    hold 1 and 0, true and false, yes and no or correct and incorrect only."""
     onset_unit: Literal["s", "ms", "us"] = "s"
     """Unit of the onset and offset columns."""
     duration_s: Seconds | None = None

@@ -66,8 +66,29 @@ def valid(write_log, values, **told):
 
 
 def test_valid_is_what_the_usual_words_and_numbers_say(write_log):
-    words = ["1", "true", "YES", "Correct", "2", "1.0", "-1", "0", "0.0", "false", "no", "", "nan", "broken"]
-    assert valid(write_log, words) == [True] * 7 + [False] * 7
+    words = ["1", "true", "YES", "Correct", "1.0", "0", "0.0", "false", "No", "INCORRECT", "", "nan"]
+    assert valid(write_log, words) == [True] * 5 + [False] * 7
+
+
+@pytest.mark.parametrize(("values", "found"), [
+    (["1", "-1", "1"], "'-1'"),  # fixation broken
+    (["1", "2", "0", "3", "2"], "'2', '3'"),
+    (["0.1", "0.35", "0.6", "0.85", "1.1", "1.35", "1.6"], "'0.1', '0.35', '0.6', '0.85', '1.1' and 2 more"),  # onsets, by mistake
+    (["correct", "Hit"], "'Hit'"),
+])
+def test_values_that_may_mean_anything_are_refused_until_a_lab_says_what_they_mean(write_log, values, found):
+    with pytest.raises(NwbCompactError) as caught:
+        valid(write_log, values)
+    said = "expected 1 or 0, true or false, yes or no, correct or incorrect. "
+    said += "Next: set stimuli.valid_values to those that mean yes, or name the right column"
+    assert str(caught.value).endswith(f": ok: found values that are neither yes nor no: {found}, {said}")
+    yes = values[-1]
+    assert valid(write_log, values, valid_values=(yes,)) == [value == yes for value in values]
+
+
+def test_valid_values_may_be_those_of_the_default(write_log):
+    default = Stimuli().valid_values
+    assert valid(write_log, ["1", "-1", "yes"], valid_values=default) == [True, False, True]
 
 
 def test_valid_is_only_what_a_lab_says_where_it_says_it(write_log):
@@ -77,9 +98,9 @@ def test_valid_is_only_what_a_lab_says_where_it_says_it(write_log):
 
 
 def test_a_log_without_a_valid_row_is_refused(write_log):
-    file = write_log("stim,on,off,ok,word", "a,1,2,hit,1", "a,3,4,miss,1")
+    file = write_log("stim,on,off,ok,word", "a,1,2,0,1", "a,3,4,no,1")
     expected = "expected some of 1, true, yes, correct. Next: set stimuli.valid_values"
-    assert refused(file) == f"{file}: ok: found no valid row (values: 'hit', 'miss'), {expected}"
+    assert refused(file) == f"{file}: ok: found no valid row (values: '0', 'no'), {expected}"
 
 
 @pytest.mark.parametrize("onset", ["early", "0,5", "1:23", "inf", "0x1"])

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,8 @@ UNIT_S = {"s": 1, "ms": 1000, "us": 1_000_000}
 """How many of a unit make a second."""
 NO_VALUE = ("", "nan", "na", "n/a", "none", "null")
 """How programs write that there is no value, in any case."""
+NO = {"0", "-0", "false", "no", "incorrect", *NO_VALUE}
+"""How programs write, in any case, that a presentation does not count."""
 NO_CODE = -1
 """Code of a row that has none."""
 RESET_STEPS = 5
@@ -58,7 +59,7 @@ def read_order(settings: Stimuli) -> ShownOrder:
     Raises
     ------
     NwbCompactError
-        If there is no such log or column, it has no rows, or no row is valid.
+        If there is no such log or column, it has no rows, or as `validity`.
 
     Examples
     --------
@@ -71,7 +72,7 @@ def read_order(settings: Stimuli) -> ShownOrder:
     """
     named = settings.columns
     file_path, column = _columns(settings, named.image, named.is_valid)
-    return ShownOrder(column[named.image], _validity(file_path, column, settings))
+    return ShownOrder(column[named.image], _column_of_validity(file_path, column, settings))
 
 
 def onset_column(settings: Stimuli) -> str:
@@ -91,7 +92,7 @@ def read_log(settings: Stimuli) -> StimulusLog:
     ------
     NwbCompactError
         If there is no such log or column, it has no rows, a time or code is no number, onsets do not rise, an image goes off before it
-        comes on, or no row is valid. Rows are counted from 1, without the header.
+        comes on, or as `validity`. Rows are counted from 1, without the header.
 
     Examples
     --------
@@ -116,9 +117,57 @@ def read_log(settings: Stimuli) -> StimulusLog:
         found = f"an image that goes off before it comes on in row {np.flatnonzero(offset_s < onset_s)[0] + 1}"
         next_step = "name the right column, or correct that row"
         raise NwbCompactError(f"{file_path}: {named.offset}", found=found, expected="offsets after onsets", next_step=next_step)
-    is_valid = _validity(file_path, column, settings)
+    is_valid = _column_of_validity(file_path, column, settings)
     code = None if named.code is None else _codes(f"{file_path}: {named.code}", column[named.code])
     return StimulusLog(column[named.image], onset_s, offset_s, is_valid & np.isfinite(onset_s), code)
+
+
+def validity(values: Sequence[str], settings: Stimuli, where: object) -> Bool[np.ndarray, "presentation"]:
+    """Which presentations count, from a column that says so.
+
+    Where a lab gives `settings.valid_values` nothing else means yes: MonkeyLogic writes 0 for a correct trial and other numbers for
+    errors. Where it does not, the column must hold yes and no as anyone would read them; a missing value then means no.
+
+    Parameters
+    ----------
+    values
+        The column, as text.
+    settings
+        Says which values mean yes.
+    where
+        What an error calls the column.
+
+    Raises
+    ------
+    NwbCompactError
+        If a value may mean anything, or no row is valid.
+
+    Examples
+    --------
+    >>> validity(["1", "False", "1.0", ""], Stimuli(), "log.csv: ok")
+    array([ True, False,  True, False])
+    >>> validity(["0", "-1"], Stimuli(valid_values=("0",)), "log.csv: error")
+    array([ True, False])
+    """
+    yes = {plain(value) for value in settings.valid_values}
+    column = [plain(value) for value in values]
+    unclear = [] if "valid_values" in settings.model_fields_set else list(dict.fromkeys(one for one in column if one not in yes | NO))
+    is_valid = np.array([value in yes for value in column], bool)
+    if is_valid.any() and not unclear:
+        return is_valid
+    found = f"no valid row (values: {_some(values)})"
+    expected, next_step = f"some of {', '.join(settings.valid_values)}", "set stimuli.valid_values"
+    if unclear:
+        found = f"values that are neither yes nor no: {_some([value for value in values if plain(value) in unclear])}"
+        expected = "1 or 0, true or false, yes or no, correct or incorrect"
+        next_step = "set stimuli.valid_values to those that mean yes, or name the right column"
+    raise NwbCompactError(where, found=found, expected=expected, next_step=next_step)
+
+
+def _some(values: Sequence[str], most: int = 5) -> str:
+    """The values, each once, in the order in which they come."""
+    once = list(dict.fromkeys(values))
+    return ", ".join(map(repr, once[:most])) + (f" and {len(once) - most} more" if len(once) > most else "")
 
 
 def _columns(settings: Stimuli, *names: str | None) -> tuple[Path, Mapping[str, tuple[str, ...]]]:
@@ -126,6 +175,16 @@ def _columns(settings: Stimuli, *names: str | None) -> tuple[Path, Mapping[str, 
     if settings.log is None:
         raise NwbCompactError("stimuli.log", found="nothing", expected="a log", next_step="name it in session.yaml")
     return settings.log, read_columns(settings.log, [name for name in names if name])
+
+
+def _column_of_validity(
+    file_path: Path, columns: Mapping[str, tuple[str, ...]], settings: Stimuli
+) -> Bool[np.ndarray, "presentation"]:
+    """All rows count where no column says otherwise."""
+    named = settings.columns
+    if named.is_valid is None:
+        return np.ones(len(columns[named.image]), bool)
+    return validity(columns[named.is_valid], settings, f"{file_path}: {named.is_valid}")
 
 
 def plain(text: str) -> str:
@@ -170,28 +229,6 @@ def _require_rising(where: str, onset_s: Float[np.ndarray, "presentation"]) -> N
         found = f"an onset in row {row} that is {f'{fall:.6g} s before' if fall else 'the same as'} the one above it"
         next_step = "sort the log in the order shown, one row a presentation"
     raise NwbCompactError(where, found=found, expected="onsets that rise from row to row", next_step=next_step)
-
-
-def _validity(file_path: Path, columns: Mapping[str, tuple[str, ...]], settings: Stimuli) -> Bool[np.ndarray, "presentation"]:
-    named = settings.columns
-    if named.is_valid is None:
-        return np.ones(len(columns[named.image]), bool)
-    column = columns[named.is_valid]
-    yes = {plain(value) for value in settings.valid_values}
-    # Where a lab says what means yes nothing else does: MonkeyLogic writes 0 for a correct trial and other numbers for errors.
-    numbers_too = settings.valid_values == Stimuli.model_fields["valid_values"].default
-    is_valid = np.array([plain(text) in yes or (numbers_too and _is_other_than_0(text)) for text in column], bool)
-    if not is_valid.any():
-        found = f"no valid row (values: {', '.join(repr(value) for value in sorted(set(column))[:5])})"
-        expected, next_step = f"some of {', '.join(settings.valid_values)}", "set stimuli.valid_values"
-        raise NwbCompactError(f"{file_path}: {named.is_valid}", found=found, expected=expected, next_step=next_step)
-    return is_valid
-
-
-def _is_other_than_0(text: str) -> bool:
-    with suppress(ValueError):
-        return isfinite(float(text)) and float(text) != 0
-    return False
 
 
 def _codes(where: str, column: Sequence[str]) -> Integer[np.ndarray, "presentation"]:
