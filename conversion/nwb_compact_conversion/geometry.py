@@ -1,14 +1,14 @@
 """Where electrodes are: Utah .cmp maps, CSV tables, and probes saved by probeinterface."""
 
-import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nwb_compact.errors import NwbCompactError, nearest
+from nwb_compact.errors import NwbCompactError
 from nwb_compact_conversion.sources.reading import existing_file, reading
+from nwb_compact_conversion.text_table import read_known_columns
 
 UTAH_PITCH_UM = 400.0
 """Distance of neighbouring electrodes of a Utah array, micrometres (Maynard, Nordhausen & Normann 1997)."""
@@ -87,29 +87,23 @@ def _is_row(words: list[str]) -> bool:
 
 
 def _table(file_path: Path) -> Iterator[Contact]:
-    needed, known = ["channel", "x_um", "y_um"], ["channel", "x_um", "y_um", "array", "location"]
-    with file_path.open(newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file, skipinitialspace=True)
-        columns = list(table.fieldnames or [])
-        if missing := [name for name in needed if name not in columns]:
-            found = f"no column {missing[0]!r} among {', '.join(repr(name) for name in columns) or 'none'}"
-            raise NwbCompactError(file_path, found=found, expected=f"columns {', '.join(needed)}", next_step=NEXT)
-        if unknown := [name for name in columns if name not in known]:
-            found = f"unknown column {unknown[0]!r}"
-            raise NwbCompactError(file_path, found=found, expected=f"a known column ({nearest(unknown[0], known)})", next_step=NEXT)
-        for number, row in enumerate(table, 2):
-            x, y = (_number(file_path, number, name, row[name]) for name in ("x_um", "y_um"))
-            yield Contact(((row["channel"] or "").strip(),), x, y, row.get("array") or None, row.get("location") or None)
+    needed = ["channel", "x_um", "y_um"]
+    table = read_known_columns(file_path, needed, ["array", "location"], expected=f"columns {', '.join(needed)}", next_step=NEXT)
+    nothing = ("",) * len(table["channel"])
+    columns = [table[name] for name in needed] + [table.get(name, nothing) for name in ("array", "location")]
+    for number, (channel, x, y, array, location) in enumerate(zip(*columns, strict=True), 1):
+        x_um, y_um = _number(file_path, number, "x_um", x), _number(file_path, number, "y_um", y)
+        yield Contact((channel,), x_um, y_um, array or None, location or None)
 
 
-def _number(file_path: Path, line: int, column: str, value: str | None) -> float:
+def _number(file_path: Path, row: int, column: str, value: str) -> float:
     try:
-        number = float(value or "")
+        number = float(value)
     except ValueError:
         number = np.nan
     if not np.isfinite(number):
-        found = f"{value!r} as {column} in line {line}"
-        raise NwbCompactError(file_path, found=found, expected="a number of micrometres", next_step=NEXT)
+        found, expected = f"{value!r} as {column} in row {row}", "a number of micrometres, with a decimal point"
+        raise NwbCompactError(file_path, found=found, expected=expected, next_step=NEXT)
     return number
 
 

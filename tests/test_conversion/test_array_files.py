@@ -180,6 +180,11 @@ def test_csv(tmp_path, content):
     assert read.text.get("header") == header
 
 
+def test_excels_unicode_text(tmp_path):
+    (tmp_path / "a.csv").write_bytes("a\tb\r\n1\t2\r\n".encode("utf-16"))
+    assert read_variables(tmp_path / "a.csv").numbers["columns"].tolist() == [[1, 2]]
+
+
 def test_a_csv_with_text_is_read_by_column(tmp_path):
     (tmp_path / "a.csv").write_text("unit,time\nch1,0.5\nch2,0.25\n")
     read = read_variables(tmp_path / "a.csv")

@@ -38,9 +38,10 @@ def test_a_utah_map(tmp_path, text):
     )
 
 
-def test_a_table(tmp_path):
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table(tmp_path, separator):
     text = "channel,x_um,y_um,array,location\nchan1,0,10.5,A,V1\nchan2,400,-3,B,\n"
-    assert read_contacts(written(tmp_path, "a.csv", text)) == (
+    assert read_contacts(written(tmp_path, "a.csv", text.replace(",", separator))) == (
         Contact(("chan1",), 0.0, 10.5, "A", "V1"),
         Contact(("chan2",), 400.0, -3.0, "B"),
     )
@@ -72,8 +73,8 @@ FAULTS = {
     "a.csv": [
         ("channel,x_um\n1,2\n", "found no column 'y_um' among 'channel', 'x_um', expected columns channel, x_um, y_um"),
         ("channel,x_um,y_um,array_\n1,2,3,4\n", "found unknown column 'array_', expected a known column (did you mean 'array'?)"),
-        ("channel,x_um,y_um\n1,2,left\n", "found 'left' as y_um in line 2, expected a number of micrometres"),
-        ("channel,x_um,y_um\n1,2\n", "found None as y_um in line 2"),
+        ("channel,x_um,y_um\n1,2,left\n", "found 'left' as y_um in row 1, expected a number of micrometres, with a decimal point"),
+        ("channel,x_um,y_um\n1,2\n", "found 2 cells in row 1, expected 3 as in the header"),
         ("channel,x_um,y_um\n1,2,3\n1,4,5\n", "found channel '1' twice"),
         ("", "found no column 'channel' among none"),
     ],

@@ -133,10 +133,12 @@ def test_other_paths_are_refused(tmp_path):
 EVENT_FAULTS = {
     "time,code\n1,2\n": "found no column 'time_s' among 'time', 'code'",
     "time_s,code,chan\n1,2,a\n": "found unknown column 'chan', expected a known column (did you mean 'channel'?)",
-    "time_s,code\n1,two\n": "found 'two' as code in line 2, expected a whole number",
-    "time_s,code\n1,2.5\n": "found '2.5' as code in line 2, expected a whole number",
-    "time_s,code\n1,2\n,3\n": "found '' as time_s in line 3, expected seconds",
+    "time_s,code\n1,two\n": "found 'two' as code in row 1, expected a whole number",
+    "time_s,code\n1,2.5\n": "found '2.5' as code in row 1, expected a whole number",
+    "time_s,code\n1,2\n,3\n": "found '' as time_s in row 2, expected seconds, with a decimal point",
     "time_s,code\n1,2\n0.5,3\n": "found events of events that go back from 1.000 s to 0.500 s",
+    "time_s;code\n0,5;2\n": "found '0,5' as time_s in row 1, expected seconds, with a decimal point",
+    "time_s,code\n1,2,3\n": "found 3 cells in row 1, expected 2 as in the header",
     "": "found no column 'time_s' among none",
 }
 
@@ -146,3 +148,14 @@ def test_faults_of_events(tmp_path, text):
     file = tmp_path / "events.csv"
     file.write_text(text)
     assert f"events.csv: {EVENT_FAULTS[text]}" in refused(file, read=read_events)
+
+
+@pytest.mark.parametrize(("encoding", "separator"), [("utf-8-sig", ";"), ("utf-16", "\t"), ("utf-8", ",")])
+def test_events_as_excel_saves_them(tmp_path, encoding, separator):
+    file = tmp_path / "events.csv"
+    lines = ["time_s,code,channel", "0.5,7,words", "0.75,1,", "1.25,8,words", ",,"]
+    file.write_bytes("\r\n".join(lines).replace(",", separator).encode(encoding))
+    events = read_events(file)
+    assert {name: (one.time_s.tolist(), one.code.tolist()) for name, one in events.items()} == {
+        "words": ([0.5, 1.25], [7, 8]), "events": ([0.75], [1]),
+    }  # fmt: skip

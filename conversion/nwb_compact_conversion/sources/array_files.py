@@ -4,7 +4,6 @@ MATLAB's arrays keep the order of axes that they have in MATLAB. Its version 7.3
 arrays there are references, and its empty arrays hold their size: all three are undone here.
 """
 
-import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from jaxtyping import Float
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact_conversion.sources.source_files import read_array
+from nwb_compact_conversion.text_table import read_rows
 
 SUFFIXES = (".npz", ".npy", ".csv", ".tsv", ".mat")
 PICKLED = "pickled objects (not read: unpickling can run code); save one array a unit instead, np.savez(file, **arrays)"
@@ -117,10 +117,7 @@ def _npz(file_path: Path) -> Iterator[tuple[str, Any]]:
 
 def _csv(file_path: Path) -> Iterator[tuple[str, Any]]:
     """A header where the first line is not all numbers; an unnamed first column that counts the rows, as pandas adds, is dropped."""
-    with file_path.open(encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
-        file.seek(0)
-        rows = [[cell.strip() for cell in row] for row in csv.reader(file, delimiter=max("\t;,", key=first.count)) if row]
+    rows = read_rows(file_path, "numbers")
     if not rows:
         raise NwbCompactError(file_path, found="no row", expected="numbers", next_step="save it again")
     for number, row in enumerate(rows):

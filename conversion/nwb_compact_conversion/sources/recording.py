@@ -1,6 +1,5 @@
 """Anything that SpikeInterface reads or saved, with digital events from a CSV."""
 
-import csv
 import json
 import re
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from spikeinterface import BaseRecording
 from nwb_compact.errors import NwbCompactError, nearest
 from nwb_compact_conversion.recorded import Events, Recorded
 from nwb_compact_conversion.sources.reading import check_ascending, ends_early, existing_file, from_zero, name_channels, read_by, reading
+from nwb_compact_conversion.text_table import read_known_columns
 
 EXPECTED = "a folder or .zarr that SpikeInterface saved, an .nwb with voltage, or a path and --format"
 EVENTS_EXPECTED = "a CSV with columns time_s, code and perhaps channel"
@@ -81,7 +81,8 @@ def read_events(events_csv: Path, start_s: float = 0.0) -> dict[str, Events]:
     Raises
     ------
     NwbCompactError
-        If the file is absent, lacks a column, or has a value that is no number or a time that goes back.
+        If the file is absent, lacks a column, or has a value that is no number or a time that goes back. Rows are counted from 1,
+        without the header.
 
     Examples
     --------
@@ -93,20 +94,12 @@ def read_events(events_csv: Path, start_s: float = 0.0) -> dict[str, Events]:
     [7, 8]
     """
     existing_file(events_csv, EVENTS_EXPECTED, (".csv",))
-    needed, known = ("time_s", "code"), ["time_s", "code", "channel"]
+    table = read_known_columns(events_csv, ["time_s", "code"], ["channel"], expected=EVENTS_EXPECTED, next_step=NEXT_EVENTS)
     rows: dict[str, list[tuple[float, int]]] = {}
-    with reading(events_csv, EVENTS_EXPECTED), events_csv.open(newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file, skipinitialspace=True)
-        columns = list(table.fieldnames or [])
-        if missing := [name for name in needed if name not in columns]:
-            found = f"no column {missing[0]!r} among {', '.join(repr(name) for name in columns) or 'none'}"
-            raise NwbCompactError(events_csv, found=found, expected=EVENTS_EXPECTED, next_step=NEXT_EVENTS)
-        if unknown := [name for name in columns if name not in known]:
-            expected = f"a known column ({nearest(str(unknown[0]), known)})"
-            raise NwbCompactError(events_csv, found=f"unknown column {unknown[0]!r}", expected=expected, next_step=NEXT_EVENTS)
-        for number, row in enumerate(table, 2):
-            time_s, code = (_number(events_csv, number, name, row[name]) for name in needed)
-            rows.setdefault(row.get("channel") or ONE_LINE, []).append((time_s, int(code)))
+    channels = table.get("channel", ("",) * len(table["code"]))
+    for number, (time, code, channel) in enumerate(zip(table["time_s"], table["code"], channels, strict=True), 1):
+        pair = _number(events_csv, number, "time_s", time), int(_number(events_csv, number, "code", code))
+        rows.setdefault(channel or ONE_LINE, []).append(pair)
     events = {}
     for name, pairs in rows.items():
         told_s = check_ascending(events_csv, f"events of {name}", np.array([time for time, _ in pairs], float))
@@ -114,14 +107,14 @@ def read_events(events_csv: Path, start_s: float = 0.0) -> dict[str, Events]:
     return events
 
 
-def _number(events_csv: Path, line: int, column: str, value: str | None) -> float:
+def _number(events_csv: Path, row: int, column: str, value: str) -> float:
     try:
-        number = float(value or "")
+        number = float(value)
     except ValueError:
         number = np.nan
     if not np.isfinite(number) or (column == "code" and number != round(number)):
-        expected = "a whole number" if column == "code" else "seconds"
-        raise NwbCompactError(events_csv, found=f"{value!r} as {column} in line {line}", expected=expected, next_step=NEXT_EVENTS)
+        expected = "a whole number" if column == "code" else "seconds, with a decimal point"
+        raise NwbCompactError(events_csv, found=f"{value!r} as {column} in row {row}", expected=expected, next_step=NEXT_EVENTS)
     return number
 
 

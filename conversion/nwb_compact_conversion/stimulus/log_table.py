@@ -3,22 +3,19 @@
 Every cell is text until it is known what it means: "007" may be the name of an image, and a number of MATLAB the same as one of a CSV.
 """
 
-import codecs
-import csv
 import json
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 
 from nwb_compact.errors import NwbCompactError, nearest, one_line
 from nwb_compact_conversion.sources.array_files import Variables, read_variables
+from nwb_compact_conversion.text_table import columns_of, read_rows, read_text
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".mat")
 EXPECTED = "a log as .csv, .tsv, .jsonl or .mat"
 Columns = Mapping[str, Sequence[str]]
-SEPARATORS = "\t;,"
 
 
 def read_columns(file_path: Path, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -51,7 +48,7 @@ def read_columns(file_path: Path, names: Sequence[str]) -> dict[str, tuple[str, 
     if suffix == ".mat":
         picked = _of_matlab(file_path, names)
     else:
-        table = (_json_lines if suffix == ".jsonl" else _separated)(file_path, _text_of(file_path))
+        table = (_json_lines if suffix == ".jsonl" else _separated)(file_path)
         picked = {name: tuple(table[_known(file_path, name, list(table))]) for name in names}
     lengths = {name: len(column) for name, column in picked.items()}
     if len(set(lengths.values())) > 1:
@@ -77,45 +74,15 @@ def _empty(file_path: Path) -> NwbCompactError:
 # Text -------------------------------------------------------------------------------------------------------------------
 
 
-def _text_of(file_path: Path) -> str:
-    try:
-        content = file_path.read_bytes()
-        # Excel's "Unicode text" is UTF-16 and says so.
-        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        found = f"bytes that are no text in UTF-8 ({one_line(error)})"
-        raise NwbCompactError(file_path, found=found, expected=EXPECTED, next_step="save the log as UTF-8") from error
-    except OSError as error:
-        raise NwbCompactError(file_path, found=one_line(error), expected=EXPECTED, next_step="correct stimuli.log") from error
-
-
-def _separated(file_path: Path, text: str) -> Columns:
-    try:
-        first = next((line for line in text.splitlines() if line.strip()), "")
-        separator = max(SEPARATORS, key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
-        rows = [[cell.strip() for cell in row] for row in csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)]
-    except csv.Error as error:
-        found = f"a damaged table ({one_line(error)})"
-        raise NwbCompactError(file_path, found=found, expected=EXPECTED, next_step="save the log again") from error
-    rows = [row for row in rows if any(row)]
-    if not rows:
+def _separated(file_path: Path) -> Columns:
+    if not (columns := columns_of(file_path, read_rows(file_path, EXPECTED))):
         raise _empty(file_path)
-    header, *rows = rows
-    twice = sorted({name for name in header if name and header.count(name) > 1})
-    if twice:
-        found = f"more than one column {', '.join(map(repr, twice))}"
-        raise NwbCompactError(file_path, found=found, expected="each column once", next_step="rename one of them")
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(header):
-            found, expected = f"{len(row)} cells in row {number}", f"{len(header)} as in the header"
-            raise NwbCompactError(file_path, found=found, expected=expected, next_step="correct that row")
-    return {name: [row[column] for row in rows] for column, name in enumerate(header) if name}
+    return columns
 
 
-def _json_lines(file_path: Path, text: str) -> Columns:
+def _json_lines(file_path: Path) -> Columns:
     rows: list[dict[str, object]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(read_text(file_path, EXPECTED).splitlines(), 1):
         if not line.strip():
             continue
         try:
