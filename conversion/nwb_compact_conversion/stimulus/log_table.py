@@ -94,10 +94,17 @@ def _json_lines(file_path: Path) -> Columns:
             raise NwbCompactError(file_path, found=found, expected=expected, next_step="correct that line")
         rows.append(row)
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [_as_text(row.get(name)) for row in rows] for name in names}
+    return {name: [as_text(row.get(name)) for row in rows] for name in names}
 
 
-def _as_text(value: object) -> str:
+def as_text(value: object) -> str:
+    """A value of a table as text: empty where there is none, whole numbers without decimals, all others in full.
+
+    Examples
+    --------
+    >>> as_text(5.0), as_text(0.1), as_text(float("nan")), as_text(True), as_text(" a.png ")
+    ('5', '0.1', '', 'true', 'a.png')
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "" if value is None else str(value).strip() if isinstance(value, str) else json.dumps(value)
     if isinstance(value, float) and np.isnan(value):
@@ -130,10 +137,10 @@ def _column(file_path: Path, read: Variables, name: str) -> tuple[str, ...]:
         return tuple(value.strip() for value in read.text[name])
     values = read.numbers.get(name)
     if values is not None and sum(size > 1 for size in values.shape) <= 1:
-        return tuple(_as_text(float(value)) for value in values.ravel())
+        return tuple(as_text(float(value)) for value in values.ravel())
     cells = read.vectors.get(name)
     if cells is not None and all(cell.size <= 1 for cell in cells):
-        return tuple(_as_text(float(cell[0])) if cell.size else "" for cell in cells)
+        return tuple(as_text(float(cell[0])) if cell.size else "" for cell in cells)
     found = read.unread.get(name) or (f"numbers of shape {values.shape}" if values is not None else "several numbers a row")
     next_step = "save a vector of numbers or a cell array of texts; a table by table2struct(log, 'ToScalar', true)"
     raise NwbCompactError(f"{file_path}: {name}", found=found, expected="one value a presentation", next_step=next_step)

@@ -106,19 +106,41 @@ def read_log(settings: Stimuli) -> StimulusLog:
     """
     named, onset = settings.columns, onset_column(settings)
     file_path, column = _columns(settings, named.image, onset, named.offset, named.is_valid, named.code)
+    _require_rising(f"{file_path}: {onset}", _seconds(file_path, column, onset, settings))
+    return log_of(column, settings, file_path)
 
-    def seconds(name: str) -> Float[np.ndarray, "presentation"]:
-        return _numbers(f"{file_path}: {name}", column[name], f"in {settings.onset_unit}") / UNIT_S[settings.onset_unit]
 
-    onset_s = seconds(onset)
-    _require_rising(f"{file_path}: {onset}", onset_s)
-    offset_s = None if named.offset is None else seconds(named.offset)
+def log_of(column: Mapping[str, tuple[str, ...]], settings: Stimuli, where: object) -> StimulusLog:
+    """The log in these columns, wherever they come from; rows stay in their order, and whether that is the order of time is not asked.
+
+    Parameters
+    ----------
+    column
+        A text a row, under the names that `settings.columns` gives.
+    settings
+        Says what the columns mean.
+    where
+        What an error calls the table.
+
+    Raises
+    ------
+    NwbCompactError
+        If a time or code is no number, an image goes off before it comes on, or as `validity`.
+
+    Examples
+    --------
+    >>> log_of({"image": ("b", "a"), "onset": ("2.5", "1")}, Stimuli(), "trials").onset_s
+    array([2.5, 1. ])
+    """
+    named, onset = settings.columns, onset_column(settings)
+    onset_s = _seconds(where, column, onset, settings)
+    offset_s = None if named.offset is None else _seconds(where, column, named.offset, settings)
     if offset_s is not None and (offset_s < onset_s).any():
         found = f"an image that goes off before it comes on in row {np.flatnonzero(offset_s < onset_s)[0] + 1}"
         next_step = "name the right column, or correct that row"
-        raise NwbCompactError(f"{file_path}: {named.offset}", found=found, expected="offsets after onsets", next_step=next_step)
-    is_valid = _column_of_validity(file_path, column, settings)
-    code = None if named.code is None else _codes(f"{file_path}: {named.code}", column[named.code])
+        raise NwbCompactError(f"{where}: {named.offset}", found=found, expected="offsets after onsets", next_step=next_step)
+    is_valid = _column_of_validity(where, column, settings)
+    code = None if named.code is None else _codes(f"{where}: {named.code}", column[named.code])
     return StimulusLog(column[named.image], onset_s, offset_s, is_valid & np.isfinite(onset_s), code)
 
 
@@ -177,14 +199,16 @@ def _columns(settings: Stimuli, *names: str | None) -> tuple[Path, Mapping[str, 
     return settings.log, read_columns(settings.log, [name for name in names if name])
 
 
-def _column_of_validity(
-    file_path: Path, columns: Mapping[str, tuple[str, ...]], settings: Stimuli
-) -> Bool[np.ndarray, "presentation"]:
+def _column_of_validity(where: object, columns: Mapping[str, tuple[str, ...]], settings: Stimuli) -> Bool[np.ndarray, "presentation"]:
     """All rows count where no column says otherwise."""
     named = settings.columns
     if named.is_valid is None:
         return np.ones(len(columns[named.image]), bool)
-    return validity(columns[named.is_valid], settings, f"{file_path}: {named.is_valid}")
+    return validity(columns[named.is_valid], settings, f"{where}: {named.is_valid}")
+
+
+def _seconds(where: object, columns: Mapping[str, tuple[str, ...]], name: str, settings: Stimuli) -> Float[np.ndarray, "presentation"]:
+    return _numbers(f"{where}: {name}", columns[name], f"in {settings.onset_unit}") / UNIT_S[settings.onset_unit]
 
 
 def plain(text: str) -> str:
