@@ -1,4 +1,5 @@
 import tracemalloc
+from time import sleep
 
 import numpy as np
 import pytest
@@ -162,13 +163,32 @@ def test_mean_and_deviation_of_all_spikes(noisy):
 
 def test_memory_does_not_grow_with_the_recording():
     def peak(seconds):
-        lazy = NoiseGeneratorRecording(16, RATE, [seconds], noise_levels=5.0, seed=0, noise_block_size=30_000)
+        lazy = NoiseGeneratorRecording(128, RATE, [seconds], noise_levels=5.0, seed=0, noise_block_size=3_000)
+        noise = np.full(128, 5.0)
         tracemalloc.start()
-        noise = np.full(16, 5.0)
-        crossings(lazy, 4 * noise, 0.001, noise)
+        found = crossings(lazy, 7 * noise, 0.001, noise, chunk_s=0.01)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
+        assert sum(map(len, found.frames)) < 10
         return peak
 
-    peak(2)
-    assert peak(40) < 1.5 * peak(5)  # 77 MB of voltage against 10 MB
+    peak(0.5)
+    # A (channel, sample) sum of each kind, kept for each of 800 chunks more, would be 147 MB.
+    assert peak(10.0) - peak(2.0) < 1e6
+
+
+def test_chunks_do_not_pile_up_behind_a_slow_one(noisy):
+    begun = []
+
+    class Slow(type(recorded(noisy[0]))):
+        def get_traces(self, segment_index=None, start_frame=None, end_frame=None, **how):
+            begun.append(start_frame)
+            if start_frame == 0:
+                sleep(0.3)
+                begun.append("first read")
+            return super().get_traces(segment_index, start_frame=start_frame, end_frame=end_frame, **how)
+
+    slow = Slow([noisy[0].astype(np.float32)], sampling_frequency=RATE)
+    crossings(slow, np.full(3, 50.0), 0.001, np.ones(3), chunk_s=0.02, n_jobs=3)
+    assert len(begun) == 200 + 1
+    assert begun.index("first read") <= 6
