@@ -1,5 +1,6 @@
 """Intan recordings of both systems and of each way to save them, and their faults."""
 
+import tracemalloc
 from datetime import datetime
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact_conversion.recorded import observed_s
+from nwb_compact_conversion.sources import reading
 from nwb_compact_conversion.sources.intan import read_intan
 
 
@@ -67,6 +69,20 @@ def test_lost_samples_are_a_gap(vendor, tmp_path):
     np.testing.assert_array_equal(recorded.recording.get_traces(1), written["samples"][500:])
     np.testing.assert_allclose(recorded.events["DIGITAL-IN-2"].time_s, [0.132])
     assert recorded.start_time is None
+
+
+def test_sample_numbers_are_not_held(vendor, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "CHUNK_SAMPLES", 50_000)
+    n = 640_000
+    file = vendor.write_intan(tmp_path / "a.rhd", n=n, numbers=np.arange(n) + 1000 * (np.arange(n) >= 300_000))["path"]
+    read_intan(file)
+    tracemalloc.start()
+    recorded = read_intan(file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert recorded.recording.get_num_segments() == 2
+    # 9 bytes a sample are Neo's own while it opens the file; the numbers would be 8, and 8 more for a copy.
+    assert peak < 9.5 * n + 3e6
 
 
 def test_sample_numbers_that_go_back_are_refused(vendor, tmp_path):

@@ -192,9 +192,10 @@ def intan_header(*, stim: bool = False) -> bytes:
     )
 
 
-def write_intan(path: Path, *, stim: bool = False, numbers: np.ndarray | None = None, part: slice = slice(None)) -> dict[str, object]:
+def write_intan(
+    path: Path, *, stim: bool = False, numbers: np.ndarray | None = None, part: slice = slice(None), n: int = 1280
+) -> dict[str, object]:
     """Ten blocks of 128 samples at 20 kHz, header and data in one file. Input 1 was up for samples 100 to 199, input 2 from 640 on."""
-    n = 1280
     numbers = np.arange(n) if numbers is None else numbers
     voltage, diode = words(n, 2), words(n, 3)[:, 2]
     word = 2 * ((np.arange(n) >= 100) & (np.arange(n) < 200)) + 4 * (np.arange(n) >= 640)

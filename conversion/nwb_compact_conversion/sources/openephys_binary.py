@@ -25,6 +25,7 @@ from nwb_compact_conversion.sources.reading import (
     check_ascending,
     ends_early,
     from_zero,
+    in_pieces,
     in_stretches,
     name_channels,
     read_by,
@@ -156,10 +157,10 @@ def _on_one_clock(folder: Path, recording: BaseRecording, parts: list[Part]) -> 
     name_channels(recording)
     pieces = []
     for index, part in enumerate(parts):
-        numbers = part.numbers()
-        first = stretch_starts(part.numbers_file, numbers)
-        starts_s = (np.asarray(numbers[first], np.float64) - _zero(parts)) / part.rate_hz
-        pieces.append(in_stretches(recording.select_segments([index]), first, np.append(first[1:], len(numbers)), starts_s))
+        first, numbers = stretch_starts(part.numbers_file, in_pieces(part.numbers()))
+        one = recording.select_segments([index])
+        starts_s = (numbers - _zero(parts)) / part.rate_hz
+        pieces.append(in_stretches(one, first, np.append(first[1:], one.get_num_samples()), starts_s))
     whole = pieces[0] if len(pieces) == 1 else append_recordings(pieces)
     from_zero(whole, folder)
     return whole

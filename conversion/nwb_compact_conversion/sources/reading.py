@@ -1,7 +1,7 @@
 """What the readers of recordings share: faults told in one line, one clock that starts at 0, edges of digital lines, gaps kept as gaps."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +16,8 @@ from nwb_compact.errors import NwbCompactError, one_line
 from nwb_compact_conversion.recorded import Events
 
 COPY_AGAIN = "copy the recording again from where it was made"
-CHUNK_SAMPLES = 10_000_000
-"""Samples of a digital channel that are read at a time: 20 MB."""
+CHUNK_SAMPLES = 2_000_000
+"""Samples of a digital channel, or numbers of samples, that are read at a time: some 50 MB while they are compared."""
 CLOCK_TOLERANCE = 1e-3
 """A stretch may seem longer than the time until the next one by this share: hardware clocks differ by less, a reset by far more."""
 
@@ -131,15 +131,17 @@ def from_zero(recording: BaseRecording, path: Path) -> float:
     return starts[0]
 
 
-def stretch_starts(path: Path, numbers: Integer[np.ndarray, "sample"]) -> Integer[np.ndarray, "stretch"]:
-    """Where samples begin whose numbers do not follow the one before; the first is always one.
+def stretch_starts(
+    path: Path, pieces: Iterable[Integer[np.ndarray, "_"]]
+) -> tuple[Integer[np.ndarray, "stretch"], Integer[np.ndarray, "stretch"]]:
+    """Where samples begin whose numbers do not follow the one before, the first included; and their numbers.
 
     Parameters
     ----------
     path
         Named where a number goes back.
-    numbers
-        What the hardware counted for each sample; may be an array on disk, which is read in parts.
+    pieces
+        What the hardware counted for each sample, a piece after the other as `in_pieces` gives them, so that memory stays small.
 
     Raises
     ------
@@ -148,20 +150,37 @@ def stretch_starts(path: Path, numbers: Integer[np.ndarray, "sample"]) -> Intege
 
     Examples
     --------
-    >>> stretch_starts(Path("a.rhd"), np.array([7, 8, 9, 20, 21]))
-    array([0, 3])
+    >>> stretch_starts(Path("a.rhd"), [np.array([7, 8]), np.array([9, 20, 21])])
+    (array([0, 3]), array([ 7, 20]))
     """
-    starts = [np.zeros(1, np.int64)]
-    for first in range(0, len(numbers) - 1, CHUNK_SAMPLES):
-        part = np.asarray(numbers[first : first + CHUNK_SAMPLES + 1]).astype(np.int64)
-        step = np.diff(part)
+    starts, numbers = [], []
+    n, before = 0, None
+    for piece in pieces:
+        part = piece.astype(np.int64)
+        step = np.diff(part, prepend=part[0] - 2 if before is None else before)
         if (step <= 0).any():
             at = int(np.flatnonzero(step <= 0)[0])
-            found = f"sample {part[at + 1]:,} after sample {part[at]:,}"
+            found = f"sample {part[at]:,} after sample {part[at] - step[at]:,}"
             next_step = "convert the parts before and after that as two sessions"
             raise NwbCompactError(path, found=found, expected="sample numbers that only increase", next_step=next_step)
-        starts.append(first + np.flatnonzero(step != 1) + 1)
-    return np.concatenate(starts)
+        begins = np.flatnonzero(step != 1)
+        starts.append(n + begins)
+        numbers.append(part[begins])
+        n, before = n + len(part), part[-1]
+    return np.concatenate(starts), np.concatenate(numbers)
+
+
+def in_pieces(numbers: Integer[np.ndarray, "..."]) -> Iterator[Integer[np.ndarray, "_"]]:
+    """An array on disk in its order, `CHUNK_SAMPLES` at a time.
+
+    Examples
+    --------
+    >>> [piece.tolist() for piece in in_pieces(np.array([[1, 2], [3, 4]]))]
+    [[1, 2, 3, 4]]
+    """
+    rows = max(1, CHUNK_SAMPLES // int(np.prod(numbers.shape[1:])))
+    for first in range(0, len(numbers), rows):
+        yield np.asarray(numbers[first : first + rows]).reshape(-1)
 
 
 def in_stretches(
