@@ -1,5 +1,5 @@
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -59,12 +59,37 @@ def test_paired_rows_take_the_time_of_their_mark_and_others_that_of_the_line():
 
 def test_what_was_found_is_told_in_a_line_and_in_the_record():
     residual_s = np.array([1e-4, -3e-4, 14e-4, np.nan])
-    aligned = Aligned(np.arange(4.0), residual_s, 12.34, 7200.5, 5220, 5230, 5212, "words of 'digital'")
-    assert aligned.line() == "5,212 of 5,220 onsets paired with words of 'digital'; drift 12.3 ppm; residual median 0.3 ms, largest 1.4 ms"
-    assert aligned.record() == {
+    code = np.full(4, 7)
+    aligned = Aligned(np.arange(4.0), residual_s, 12.34, 7200.5, 5220, 5230, 5212, "words of 'digital'", code)
+    line = "5,212 of 5,220 onsets paired with words of 'digital'; drift 12.3 ppm; residual median 0.3 ms, largest 1.4 ms"
+    assert aligned.line() == line
+    record = {
         "alignment.marks": "5230 words of 'digital'", "alignment.paired": "5212 of 5220", "alignment.offset_s": "7200.500000",
         "alignment.drift_ppm": "12.340", "alignment.residual_median_s": "0.000300", "alignment.residual_max_s": "0.001400",
     }
+    assert aligned.record() == record
+    more = replace(aligned, n_outside=1093)
+    assert more.line() == f"{line}; 1,093 marks before or after the log"
+    assert more.record() == record | {"alignment.marks_outside_the_log": "1093"}
+    assert replace(aligned, n_outside=1).line() == f"{line}; 1 mark before or after the log"
+
+
+def test_marks_outside_the_log_are_counted():
+    made = world(trials(182), lost=(100,), extra_s=(7100.0, 7101.5))
+    aligned = align(made.onset_s[:89], None, made.events, Alignment())
+    assert (aligned.n_paired, aligned.n_marks, aligned.n_outside) == (89, 183, 94)
+    assert aligned.line().endswith("; 94 marks before or after the log")
+    whole = world(trials(89), lost=(50,), extra_s=(7210.0,), extra_code=1)
+    assert align(whole.onset_s, None, whole.events, Alignment(max_unpaired_fraction=0.05)).n_outside == 0
+
+
+def test_each_row_tells_the_code_of_its_own_mark():
+    code = np.random.default_rng(0).integers(1, 40, 200)
+    made = world(trials(200), code=code, lost=(10,))
+    aligned = align(made.onset_s, None, made.events, Alignment())
+    assert np.flatnonzero(aligned.code == NO_CODE).tolist() == [10]
+    np.testing.assert_array_equal(np.delete(aligned.code, 10), np.delete(code, 10))
+    np.testing.assert_array_equal(align(made.onset_s, code, made.events, Alignment()).code, aligned.code)
 
 
 def test_without_a_method_onsets_stay_as_they_are():
@@ -75,6 +100,7 @@ def test_without_a_method_onsets_stay_as_they_are():
     assert aligned.line() == "2 onsets taken as they are: the log is on the recording's clock"
     assert aligned.record() == {"alignment": aligned.line()}
     assert np.isnan(aligned.residual_median_s)
+    assert aligned.code.tolist() == [NO_CODE] * 3
 
 
 @settings(max_examples=40, deadline=None)
@@ -223,6 +249,12 @@ def test_the_channel_is_the_one_named_or_the_only_one_with_events():
     assert pick_events({"a": line, "b": line}, Alignment(channel="a"))[0] == "a"
 
 
+GIVE = (
+    "give the marks with --events FILE.csv (sources recording and sorted), name a photodiode (alignment.method photodiode), or set "
+    "alignment: {method: none} if the log's onsets are on the recording's clock"
+)
+
+
 @pytest.mark.parametrize(
     ("channels", "channel", "message"),
     [
@@ -230,9 +262,9 @@ def test_the_channel_is_the_one_named_or_the_only_one_with_events():
          "image onsets. Next: name one as alignment.channel"),
         (("sync", "port"), "sync_",
          "alignment.channel: found 'sync_', expected one of: sync (6 events), port (6 events). Next: did you mean 'sync'?"),
-        ((), None, "alignment: found no channels with events, expected the one that marks image onsets. Next: align with a photodiode, "
-         "with the CSV of --events (recording, sorted), or with method: none if the clocks are one"),
-        ((), "sync", "alignment.channel: found 'sync', expected one of: none. Next: check the recording's event file"),
+        ((), None, f"alignment: found no channels with events, expected the one that marks image onsets. Next: {GIVE}"),
+        ((), "sync",
+         f"alignment.channel: found 'sync' in a source without events, expected the channel that marks image onsets. Next: {GIVE}"),
     ],
 )
 def test_a_channel_that_cannot_be_chosen_lists_those_that_are_there(channels, channel, message):

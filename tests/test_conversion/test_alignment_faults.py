@@ -41,6 +41,26 @@ def test_more_rows_than_marks():
     )
 
 
+@pytest.mark.parametrize("named", [1, 2])
+def test_codes_that_name_too_few_words(named):
+    onset_s = onsets()
+    code = np.arange(400) % 4
+    with pytest.raises(NwbCompactError) as caught:
+        align(onset_s, None, Events(marks(onset_s), code), Alignment(codes=tuple(range(named))), "port")
+    found = f"alignment: found {400 - 100 * named} of 400 onsets without a mark among {100 * named} words of 'port'; "
+    others = ", ".join(f"{word} (100 times)" for word in range(named, 4))
+    assert str(caught.value) == (
+        f"{found}the channel has other words too: {others}, expected a mark within 8.3 ms of 99 % of them. Next: name all words that mark "
+        "onsets in alignment.codes, or give the log of this recording only"
+    )
+
+
+def test_codes_that_name_all_words_of_a_part_of_the_log():
+    onset_s = onsets()
+    with pytest.raises(NwbCompactError, match=r"100 after the last.*Next: give the log of this recording only"):
+        align(onset_s, None, Events(marks(onset_s)[:300], np.full(300, 3)), Alignment(codes=(3,)), "port")
+
+
 def test_a_recording_that_began_late():
     onset_s = onsets()
     assert "(150 before the first mark, 0 after the last)" in refused(onset_s, marks(onset_s)[150:])

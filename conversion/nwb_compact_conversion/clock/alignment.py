@@ -21,6 +21,11 @@ from nwb_compact_conversion.session_yaml import Alignment
 from nwb_compact_conversion.stimulus.stimulus_log import NO_CODE
 
 _WHERE, _LOG = "alignment", "stimulus log"
+WITHOUT_EVENTS = (
+    "give the marks with --events FILE.csv (sources recording and sorted), name a photodiode (alignment.method photodiode), or set "
+    "alignment: {method: none} if the log's onsets are on the recording's clock"
+)
+"""What to do where a source has no events."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +47,10 @@ class Aligned:
     n_paired: int
     marks: str
     """What the marks are, for example `words of 'digital'`; empty where none were used."""
+    code: Integer[np.ndarray, "presentation"]
+    """Of the row's own mark, as it was recorded; `NO_CODE` for a row without a mark."""
+    n_outside: int = 0
+    """Marks before the first that is paired or after the last: what was recorded and not logged."""
 
     @property
     def residual_median_s(self) -> float:
@@ -57,9 +66,11 @@ class Aligned:
         """For the provenance of the session file."""
         if not self.marks:
             return {"alignment": self.line()}
+        outside = {"alignment.marks_outside_the_log": str(self.n_outside)} if self.n_outside else {}
         return {
             "alignment.marks": f"{self.n_marks} {self.marks}",
             "alignment.paired": f"{self.n_paired} of {self.n_rows}",
+            **outside,
             "alignment.offset_s": f"{self.offset_s:.6f}",
             "alignment.drift_ppm": f"{self.drift_ppm:.3f}",
             "alignment.residual_median_s": f"{self.residual_median_s:.6f}",
@@ -70,9 +81,10 @@ class Aligned:
         """For the terminal."""
         if not self.marks:
             return f"{self.n_rows:,} onsets taken as they are: the log is on the recording's clock"
+        outside = f"; {self.n_outside:,} mark{'s' * (self.n_outside != 1)} before or after the log" if self.n_outside else ""
         return (
             f"{self.n_paired:,} of {self.n_rows:,} onsets paired with {self.marks}; drift {self.drift_ppm:.1f} ppm; "
-            f"residual median {1e3 * self.residual_median_s:.1f} ms, largest {1e3 * self.residual_max_s:.1f} ms"
+            f"residual median {1e3 * self.residual_median_s:.1f} ms, largest {1e3 * self.residual_max_s:.1f} ms{outside}"
         )
 
 
@@ -121,7 +133,7 @@ def align(
     """
     if settings.method == "none":
         nothing = np.full(len(onset_s), np.nan)
-        return Aligned(onset_s, nothing, 0.0, 0.0, int(np.isfinite(onset_s).sum()), 0, 0, "")
+        return Aligned(onset_s, nothing, 0.0, 0.0, int(np.isfinite(onset_s).sum()), 0, 0, "", np.full(len(onset_s), NO_CODE))
     code = None if code is None or (code == NO_CODE).all() else code
     events = _in_order(onset_s, events, channel)
     which, words, compared = _marks(code, events, settings, channel)
@@ -131,16 +143,20 @@ def align(
     marks = Train(which.time_s, which.code.astype(np.int64) if compared else np.zeros(len(which.time_s), np.int64))
     if len(rows) < FEWEST:
         raise NwbCompactError(_LOG, found=f"{len(rows)} onsets", expected=f"at least {FEWEST}", next_step="check stimuli.columns.onset")
-    given = Given(rows, marks, sent, settings, words)
+    given = Given(rows, marks, sent, settings, words, events.code[~np.isin(events.code, which.code)])
     refuse_another_unit(given)
     found = find_pairings(rows, marks, given.search_s)
     pairing = given.fitted(found[0].clock)
     refuse_faults(given, pairing, found)
     aligned_s, residual_s = pairing.clock(onset_s), np.full(len(onset_s), np.nan)
-    aligned_s[sent[pairing.paired]] = marks.time_s[pairing.mark[pairing.paired]]
+    own = pairing.mark[pairing.paired]
+    aligned_s[sent[pairing.paired]] = marks.time_s[own]
     residual_s[sent] = pairing.residual_s
+    own_code = np.full(len(onset_s), NO_CODE)
+    own_code[sent[pairing.paired]] = which.code[own]
     drift_ppm, offset_s = 1e6 * (pairing.clock.slope - 1), pairing.clock.there_s - pairing.clock.slope * pairing.clock.here_s
-    return Aligned(aligned_s, residual_s, drift_ppm, offset_s, len(rows), len(marks), int(pairing.paired.sum()), words)
+    n_outside = len(marks) - int(np.ptp(own)) - 1
+    return Aligned(aligned_s, residual_s, drift_ppm, offset_s, len(rows), len(marks), len(own), words, own_code, n_outside)
 
 
 def pick_events(events: Mapping[str, Events], settings: Alignment) -> tuple[str, Events]:
@@ -157,17 +173,19 @@ def pick_events(events: Mapping[str, Events], settings: Alignment) -> tuple[str,
     >>> pick_events({"sync": line, "spare": Events(np.zeros(0), np.zeros(0, int))}, Alignment())[0]
     'sync'
     """
-    listed = ", ".join(f"{name} ({len(one.time_s):,} events)" for name, one in events.items()) or "none"
+    listed = ", ".join(f"{name} ({len(one.time_s):,} events)" for name, one in events.items())
     if settings.channel is not None:
+        if not events:
+            found, expected = f"{settings.channel!r} in a source without events", "the channel that marks image onsets"
+            raise NwbCompactError(f"{_WHERE}.channel", found=found, expected=expected, next_step=WITHOUT_EVENTS)
         if settings.channel not in events:
-            hint = nearest(settings.channel, list(events)) if events else "check the recording's event file"
+            hint = nearest(settings.channel, list(events))
             raise NwbCompactError(f"{_WHERE}.channel", found=repr(settings.channel), expected=f"one of: {listed}", next_step=hint)
         return settings.channel, events[settings.channel]
     used = [name for name, one in events.items() if len(one.time_s)]
     if len(used) != 1:
         found = f"{len(used) or 'no'} channels with events" + (f": {listed}" if used else "")
-        without = "align with a photodiode, with the CSV of --events (recording, sorted), or with method: none if the clocks are one"
-        next_step = "name one as alignment.channel" if used else without
+        next_step = "name one as alignment.channel" if used else WITHOUT_EVENTS
         raise NwbCompactError(_WHERE, found=found, expected="the one that marks image onsets", next_step=next_step)
     return used[0], events[used[0]]
 

@@ -34,6 +34,13 @@ class Given:
     settings: Alignment
     words: str
     """What the marks are called."""
+    others: Integer[np.ndarray, "event"]
+    """Codes of the channel's events that are no marks."""
+
+    @property
+    def codes_told(self) -> bool:
+        """Whether the settings name the words that mark onsets."""
+        return self.settings.method == "events" and self.settings.codes is not None
 
     @property
     def residual_s(self) -> float:
@@ -200,6 +207,9 @@ def _refuse_unpaired_rows(given: Given, pairing: Pairing) -> None:
     before, after = int((guess < marks.time_s[0] - given.far_s).sum()), int((guess > marks.time_s[-1] + given.far_s).sum())
     if pairing.paired.mean() < 0.5 and pairing.paired.sum() < 0.5 * len(marks):
         next_step = f"check alignment.channel, codes and edge, and that log and recording belong together{_unit_hint(given)}"
+    elif given.codes_told and len(given.others) and len(marks) < (1 - allowed) * len(rows):
+        found += f"; the channel has other words too: {few(given.others)}"
+        next_step = "name all words that mark onsets in alignment.codes, or give the log of this recording only"
     elif before + after:
         found += f" ({before:,} before the first mark, {after:,} after the last)"
         next_step = "give the log of this recording only, or raise alignment.max_unpaired_fraction if the rest was not recorded"
