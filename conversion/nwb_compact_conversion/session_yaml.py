@@ -113,6 +113,9 @@ class Alignment(Stage):
     """Video frames a second of the stimulus screen."""
     max_residual_frames: float = Field(0.5, gt=0)
     """Refuse when a paired onset is further than this from the fitted clock, in video frames."""
+    check_words: bool = True
+    """Whether to refuse a log, paired by time alone, whose images contradict words that seem to name images: as many words as images,
+    each as often, that go together as by chance. false where the words mean something else."""
 
 
 class Curation(Stage):
