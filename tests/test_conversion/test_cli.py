@@ -1,5 +1,6 @@
 from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import entry_points
 
 import numpy as np
@@ -121,20 +122,32 @@ def test_a_missing_option_is_wrong_usage(source):
 # The published files ---------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def converted(published_v4, tmp_path_factory):
+    """The file of a published session, made once."""
+
+    @cache
+    def convert_once(session_id, animal=""):
+        folder = tmp_path_factory.mktemp(session_id)
+        (folder / "m.yaml").write_text(animal)
+        metadata = ("--metadata", folder / "m.yaml") if animal else ()
+        result = run("--data", published_v4, "--session", session_id, "-o", folder / "a.nwb", *metadata)
+        assert result.exit_code == 0, result.output
+        return folder / "a.nwb"
+
+    return convert_once
+
+
 @pytest.mark.parametrize("session_id", ["190923", "190925", "210322", "210325"])
-def test_a_published_session_reads_back_as_the_source_bit_for_bit(tmp_path, published_v4, session_id):
-    assert run("--data", published_v4, "--session", session_id, "-o", tmp_path / "a.nwb").exit_code == 0
-    assert_same(read_session(tmp_path / "a.nwb"), read_cowley_v4(published_v4, session_id))
+def test_a_published_session_reads_back_as_the_source_bit_for_bit(converted, published_v4, session_id):
+    assert_same(read_session(converted(session_id)), read_cowley_v4(published_v4, session_id))
 
 
 @pytest.mark.parametrize("session_id", ["190923", "210325"])
 @pytest.mark.parametrize(("animal", "expected"), [("", {"check_subject_sex", "check_subject_age"}), (ANIMAL, set())])
-def test_the_inspector_misses_only_what_the_source_does_not_tell(tmp_path, published_v4, session_id, animal, expected):
+def test_the_inspector_misses_only_what_the_source_does_not_tell(converted, session_id, animal, expected):
     nwbinspector = pytest.importorskip("nwbinspector")
-    (tmp_path / "m.yaml").write_text(animal)
-    metadata = ("--metadata", tmp_path / "m.yaml") if animal else ()
-    assert run("--data", published_v4, "--session", session_id, "-o", tmp_path / "a.nwb", *metadata).exit_code == 0
     config = nwbinspector.load_config("dandi")
-    found = list(nwbinspector.inspect_nwbfile(nwbfile_path=tmp_path / "a.nwb", config=config))
+    found = list(nwbinspector.inspect_nwbfile(nwbfile_path=converted(session_id, animal), config=config))
     severe = [message for message in found if message.importance.name != "BEST_PRACTICE_SUGGESTION"]
     assert {message.check_function_name for message in severe} == expected, severe
