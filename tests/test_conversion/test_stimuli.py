@@ -10,7 +10,7 @@ from PIL import Image
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.session import Pixels, image_sha256
 from nwb_compact_conversion.session_yaml import Stimuli
-from nwb_compact_conversion.sources.source_files import read_numbered_images
+from nwb_compact_conversion.sources.cowley_v4_files import read_numbered_images
 from nwb_compact_conversion.stimulus.stimuli import NAME_ANOTHER, natural_order, read_stimuli
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)

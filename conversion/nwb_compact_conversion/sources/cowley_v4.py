@@ -26,9 +26,18 @@ from nwb_compact.session import (
 )
 from nwb_compact_conversion.metadata import TIME_NOT_GIVEN
 from nwb_compact_conversion.sources.counts import ORDERED, long_form
-from nwb_compact_conversion.sources.cowley_v4_files import REPOSITORY, SourceFiles, check_numbers, check_units, find_files, read_responses
+from nwb_compact_conversion.sources.cowley_v4_files import (
+    REPOSITORY,
+    NumberedImages,
+    SourceFiles,
+    check_numbers,
+    check_units,
+    find_files,
+    read_numbered_images,
+    read_responses,
+)
 from nwb_compact_conversion.sources.cowley_v4_sessions import SESSIONS, Listed
-from nwb_compact_conversion.sources.source_files import NumberedImages, file_sha256, read_numbered_images
+from nwb_compact_conversion.sources.source_files import file_sha256
 
 LICENCE = "GPL-3.0"
 DOI = "doi:10.1038/s41586-026-10150-1"

@@ -1,15 +1,20 @@
 """The files of one published V4 session: found, read, and checked against each other and against the published list."""
 
-from collections.abc import Sequence
+import re
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-from jaxtyping import Bool, Num
+from jaxtyping import Bool, Num, UInt8
+from PIL import Image, UnidentifiedImageError
 
-from nwb_compact.errors import NwbCompactError
+from nwb_compact.errors import NwbCompactError, one_line
 from nwb_compact_conversion.sources.cowley_v4_sessions import Listed
-from nwb_compact_conversion.sources.source_files import FETCH_AGAIN, NumberedImages, read_array
+from nwb_compact_conversion.sources.source_files import FETCH_AGAIN, read_array
 
 REPOSITORY = "github.com/cowleygroup/V4_compact_models"
 IMAGES_FOLDER, RAW_FOLDER, AVERAGED_FOLDER = "images", "responses_raw", "responses_repeat_averaged"
@@ -32,6 +37,16 @@ class SourceFiles:
         file_path = self.raw or self.averaged
         assert file_path is not None
         return file_path
+
+
+@dataclass(frozen=True, eq=False)
+class NumberedImages:
+    """The images of one zip, ascending by the number in their file name."""
+
+    number: tuple[int, ...]
+    name: tuple[str, ...]
+    """File names without folders, such as image0001.jpg."""
+    pixels: UInt8[np.ndarray, "image height width 3"]
 
 
 def find_files(data: Path, session: str) -> SourceFiles:
@@ -156,3 +171,75 @@ def check_numbers(images_file: Path, found: NumberedImages, responses_file: Path
 
 def _some(numbers: list[int], most: int = 3) -> str:
     return ", ".join(str(number) for number in numbers[:most]) + (f" and {len(numbers) - most} more" if len(numbers) > most else "")
+
+
+# Images ---------------------------------------------------------------------------------------------------------------
+
+
+def read_numbered_images(file_path: Path) -> NumberedImages:
+    """Every imageNNNN.jpg of a zip, decoded to RGB, in whatever folder and order it lies there.
+
+    What an operating system leaves behind (``__MACOSX``, ``.DS_Store``) and files that are no JPEG are passed over.
+
+    Raises
+    ------
+    NwbCompactError
+        If the zip is missing, truncated or corrupt, holds no image, a JPEG without a number, a number twice, an image that
+        cannot be decoded, or one whose size differs from the first.
+
+    Examples
+    --------
+    >>> read_numbered_images(Path("none.zip"))
+    Traceback (most recent call last):
+    ...
+    nwb_compact.errors.NwbCompactError: none.zip: found no such file, expected a zip of numbered JPEG images. Next: download the file again
+    """
+    expected = "a zip of numbered JPEG images"
+    try:
+        with ZipFile(file_path) as zipped:
+            members = _numbered_members(file_path, zipped)
+            pixels = np.stack(list(_decoded(file_path, zipped, [members[number] for number in sorted(members)])))
+    except FileNotFoundError as error:
+        raise NwbCompactError(file_path, found="no such file", expected=expected, next_step=FETCH_AGAIN) from error
+    except (BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        found = f"a truncated or corrupt zip ({one_line(error)})"
+        raise NwbCompactError(file_path, found=found, expected=expected, next_step=FETCH_AGAIN) from error
+    number = tuple(sorted(members))
+    return NumberedImages(number, tuple(PurePosixPath(members[n]).name for n in number), pixels)
+
+
+def _numbered_members(file_path: Path, zipped: ZipFile) -> dict[int, str]:
+    members: dict[int, str] = {}
+    for member in zipped.namelist():
+        path = PurePosixPath(member)
+        if "__MACOSX" in path.parts or path.name.startswith(".") or path.suffix.lower() not in (".jpg", ".jpeg"):
+            continue
+        match = re.fullmatch(r"image(\d+)", path.stem)
+        if match is None:
+            expected = "names like image0001.jpg"
+            raise NwbCompactError(file_path, found=f"{member!r}", expected=expected, next_step="rename or remove that image")
+        number = int(match[1])
+        if number in members:
+            found = f"image number {number} twice ({members[number]!r}, {member!r})"
+            raise NwbCompactError(file_path, found=found, expected="each number once", next_step="remove the one that does not belong")
+        members[number] = member
+    if not members:
+        raise NwbCompactError(file_path, found="no image", expected="images named image0001.jpg and so on", next_step=FETCH_AGAIN)
+    return members
+
+
+def _decoded(file_path: Path, zipped: ZipFile, members: list[str]) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    first: tuple[int, int] | None = None
+    for member in members:
+        content = zipped.read(member)
+        try:
+            with Image.open(BytesIO(content), formats=("JPEG",)) as image:
+                size = (image.height, image.width)
+                first = first or size
+                if size != first:
+                    found, expected = f"{size[0]} x {size[1]} px", f"{first[0]} x {first[1]} px as in {members[0]!r}"
+                    raise NwbCompactError(f"{file_path}: {member!r}", found=found, expected=expected, next_step="use images of one size")
+                yield np.asarray(image.convert("RGB"))
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            found = f"an image that cannot be decoded ({one_line(error)})"
+            raise NwbCompactError(f"{file_path}: {member!r}", found=found, expected="a whole JPEG", next_step=FETCH_AGAIN) from error
