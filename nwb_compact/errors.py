@@ -67,6 +67,17 @@ def nearest(name: str, known: list[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"use one of: {', '.join(sorted(known))}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, of which one is called by its own name.
+
+    Examples
+    --------
+    >>> counted(1, "row"), counted(0, "row"), counted(1200, "image")
+    ('1 row', '0 rows', '1,200 images')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def one_line(error: object) -> str:
     """What another library's exception says, on one line of a readable length.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
-from nwb_compact.errors import NwbCompactError, nearest, one_line
+from nwb_compact.errors import NwbCompactError, counted, nearest, one_line
 
 SEPARATORS = "\t;,"
 
@@ -60,7 +60,7 @@ def columns_of(file_path: Path, rows: Sequence[Sequence[str]]) -> dict[str, tupl
         raise NwbCompactError(file_path, found=found, expected="each column once", next_step="rename one of them")
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
-            found, expected = f"{len(row)} cells in row {number}", f"{len(header)} as in the header"
+            found, expected = f"{counted(len(row), 'cell')} in row {number}", f"{len(header)} as in the header"
             raise NwbCompactError(file_path, found=found, expected=expected, next_step="correct that row")
     return {name: tuple(row[column] for row in rows) for column, name in enumerate(header) if name}
 

@@ -201,7 +201,7 @@ def refused(file):
 
 def test_rows_of_unequal_length_are_counted(tmp_path):
     (tmp_path / "a.csv").write_text("a,b\n1,2\n3\n")
-    assert f"{tmp_path / 'a.csv'}: found 1 cells in row 3, expected 2 as in the first." in refused(tmp_path / "a.csv")
+    assert f"{tmp_path / 'a.csv'}: found 1 cell in row 3, expected 2 as in the first." in refused(tmp_path / "a.csv")
 
 
 def test_pickled_npy_gets_a_hint(tmp_path):

@@ -55,7 +55,7 @@ FAULTS = {
     "empty": (b"", "found no row, expected a row for each presentation"),
     "header only": (b"image,onset\n\n", "found no row, expected a row for each presentation"),
     "header twice": (b"image,onset,image\na,1,b", "found more than one column 'image', expected each column once. Next: rename one"),
-    "short row": (b"image,onset\na,1\nb", "found 1 cells in row 2, expected 2 as in the header. Next: correct that row"),
+    "short row": (b"image,onset\na,1\nb", "found 1 cell in row 2, expected 2 as in the header. Next: correct that row"),
     "long row": (b"image,onset\na,1,2", "found 3 cells in row 1, expected 2 as in the header"),
     "latin-1": ("image,onset\nä,1".encode("latin-1"), "found bytes that are no text in UTF-8 ('utf-8' codec can't decode byte 0xe4"),
     "cut utf-16": ("image,onset\na,1".encode("utf-16")[:-1], "found bytes that are no text in UTF-8 ("),

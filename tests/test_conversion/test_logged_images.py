@@ -54,8 +54,8 @@ def test_absent_images_are_named_once_with_how_often_they_occur():
     found = "found 6 images that are not there ('x.png', 'y', 'z', ...; 7 rows), expected images of set.zip (from 'a.png' to 'c.png')"
     next_step = "add them or correct the log; values that mean that nothing was shown belong under stimuli.blank"
     assert refused(["a", "x.png", "y", "x.png", "z", "w", "4", "0"], images="set.zip") == f"log.csv: {found}. Next: {next_step}"
-    assert "found 1 images that are not there (''; 1 rows)" in refused([""])
-    assert "found 1 images that are not there ('b.png'; 1 rows)" in refused(["b.png"]), "another ending than the file's"
+    assert "found 1 image that is not there (''; 1 row)" in refused([""])
+    assert "found 1 image that is not there ('b.png'; 1 row)" in refused(["b.png"]), "another ending than the file's"
 
 
 def test_blanks_are_one_past_the_images_unless_they_are_a_file():

@@ -33,7 +33,7 @@ def test_an_optional_column_may_be_absent_and_rows_too(tmp_path):
     ("", "found no column 'time' among none, expected a table of events. Next: correct it"),
     ("time;word\n1;2", "found no column 'code' among 'time', 'word', expected a table of events. Next: correct it"),
     ("time;code;channels\n", "found unknown column 'channels', expected a known column (did you mean 'channel'?). Next: correct it"),
-    ("time,code\n1,2\n3\n", "found 1 cells in row 2, expected 2 as in the header. Next: correct that row"),
+    ("time,code\n1,2\n3\n", "found 1 cell in row 2, expected 2 as in the header. Next: correct that row"),
     ('time,code\n"1,2\n', "found a damaged table (unexpected end of data), expected a table of events. Next: save it again"),
 ])
 def test_faults_of_a_table_are_told(tmp_path, text, message):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Integer
 
-from nwb_compact.errors import NwbCompactError, nearest
+from nwb_compact.errors import NwbCompactError, counted, nearest
 from nwb_compact_conversion.clock.alignment_faults import FEWEST, Given, few, refuse_another_unit, refuse_faults
 from nwb_compact_conversion.clock.clock_search import Train, find_pairings
 from nwb_compact_conversion.recorded import Events
@@ -81,7 +81,7 @@ class Aligned:
         """For the terminal."""
         if not self.marks:
             return f"{self.n_rows:,} onsets taken as they are: the log is on the recording's clock"
-        outside = f"; {self.n_outside:,} mark{'s' * (self.n_outside != 1)} before or after the log" if self.n_outside else ""
+        outside = f"; {counted(self.n_outside, 'mark')} before or after the log" if self.n_outside else ""
         return (
             f"{self.n_paired:,} of {self.n_rows:,} onsets paired with {self.marks}; drift {self.drift_ppm:.1f} ppm; "
             f"residual median {1e3 * self.residual_median_s:.1f} ms, largest {1e3 * self.residual_max_s:.1f} ms{outside}"
@@ -142,12 +142,13 @@ def align(
     rows = Train(onset_s[sent], word[sent].astype(np.int64))
     marks = Train(which.time_s, which.code.astype(np.int64) if compared else np.zeros(len(which.time_s), np.int64))
     if len(rows) < FEWEST:
-        raise NwbCompactError(_LOG, found=f"{len(rows)} onsets", expected=f"at least {FEWEST}", next_step="check stimuli.columns.onset")
+        found, next_step = counted(len(rows), "onset"), "check stimuli.columns.onset"
+        raise NwbCompactError(_LOG, found=found, expected=f"at least {FEWEST}", next_step=next_step)
     given = Given(rows, marks, sent, settings, words, events.code[~np.isin(events.code, which.code)])
     refuse_another_unit(given)
-    found = find_pairings(rows, marks, given.search_s)
-    pairing = given.fitted(found[0].clock)
-    refuse_faults(given, pairing, found)
+    pairings = find_pairings(rows, marks, given.search_s)
+    pairing = given.fitted(pairings[0].clock)
+    refuse_faults(given, pairing, pairings)
     aligned_s, residual_s = pairing.clock(onset_s), np.full(len(onset_s), np.nan)
     own = pairing.mark[pairing.paired]
     aligned_s[sent[pairing.paired]] = marks.time_s[own]

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from jaxtyping import Float
 
-from nwb_compact.errors import NwbCompactError
+from nwb_compact.errors import NwbCompactError, counted
 from nwb_compact_conversion.sources.source_files import read_array
 from nwb_compact_conversion.text_table import read_rows
 
@@ -122,7 +122,7 @@ def _csv(file_path: Path) -> Iterator[tuple[str, Any]]:
         raise NwbCompactError(file_path, found="no row", expected="numbers", next_step="save it again")
     for number, row in enumerate(rows):
         if len(row) != len(rows[0]):
-            found, expected = f"{len(row)} cells in row {number + 1}", f"{len(rows[0])} as in the first"
+            found, expected = f"{counted(len(row), 'cell')} in row {number + 1}", f"{len(rows[0])} as in the first"
             raise NwbCompactError(file_path, found=found, expected=expected, next_step="save it again")
     names = None if all(_number(cell) is not None for cell in rows[0]) else rows.pop(0)
     columns = [[_number(cell) for cell in column] for column in zip(*rows, strict=True)]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import PurePosixPath
 
-from nwb_compact.errors import NwbCompactError
+from nwb_compact.errors import NwbCompactError, counted
 from nwb_compact_conversion.session_yaml import Stimuli
 from nwb_compact_conversion.stimulus.stimulus_log import plain
 
@@ -58,7 +58,8 @@ def rows_of_images(where: str, logged: Sequence[str], names: Sequence[str], sett
     if absent:
         n_rows = sum(value not in known for value in logged)
         some = ", ".join(map(repr, absent[:3])) + ", ..." * (len(absent) > 3)
-        found = f"{len(absent)} images that are not there ({some}; {n_rows} rows)"
+        verb = "is" if len(absent) == 1 else "are"
+        found = f"{counted(len(absent), 'image')} that {verb} not there ({some}; {counted(n_rows, 'row')})"
         expected = f"images of {settings.images or 'stimuli.images'} (from {names[0]!r} to {names[-1]!r})"
         next_step = "add them or correct the log; values that mean that nothing was shown belong under stimuli.blank"
         raise NwbCompactError(where, found=found, expected=expected, next_step=next_step)
