@@ -162,6 +162,68 @@ def test_gaps_between_stamped_samples_start_a_segment(vendor, tmp_path, toleranc
     assert "ends in the middle of its data" in refused(file)
 
 
+PTP_NS = 1_700_000_000_000_000_000
+SPIKES = np.array([3_000, 90_000, 150_000, 209_990, 210_010, 360_000, 419_990])
+"""Samples at which a spike, a word and a flash of light came; samples 210,000 on are after a gap."""
+
+
+def stamped(vendor, folder, *, ppm, gap_ns=0):
+    """14 s of samples whose clock is slow by `ppm` against their stamps, with a gap after 7 s, and a .nev of the same moments."""
+    stamps = PTP_NS + np.rint(np.arange(420_000) * (1 + 1e-6 * ppm) * 1e9 / 30_000).astype(np.int64)
+    stamps += np.where(np.arange(420_000) >= 210_000, gap_ns, 0)
+    voltage = np.zeros((420_000, 2), np.int16)
+    voltage[SPIKES, 0] = -500
+    light = np.zeros((42_000, 1), np.int16)
+    light[SPIKES // 10] = 900
+    folder.mkdir()
+    file = vendor.write_stamped(folder / "day.ns6", stamps, voltage, vendor.NEURAL)
+    vendor.write_stamped(folder / "day.ns3", stamps[::10], light, [vendor.DIODE], period=10)
+    came = [(int(stamp), electrode, 1, word) for stamp in stamps[SPIKES] for electrode, word in ((0, 7), (1, 0))]
+    before, after = (int(stamps[0]) - 2_000_000, 0, 1, 9), (int(stamps[-1]) + 5_000_000, 0, 1, 9)
+    in_gap = [(int(stamps[209_999]) + gap_ns // 2, 0, 1, 5)] if gap_ns else []
+    vendor.write_nev(folder / "day.nev", [before, *sorted([*came, *in_gap]), after], [1, 2], stamped=True)
+    return file
+
+
+def seen_s(recording, value):
+    """When a channel had this value."""
+    return np.concatenate([
+        recording.sample_index_to_time(np.flatnonzero(recording.get_traces(segment)[:, 0] == value), segment_index=segment)
+        for segment in range(recording.get_num_segments())
+    ])
+
+
+@pytest.mark.parametrize("tolerance_ms", [0.0, 300.0])
+@pytest.mark.parametrize("gap_ns", [0, 200_000_000])
+@pytest.mark.parametrize("ppm", [100, -100, 0])
+def test_words_stay_with_the_samples_of_a_clock_that_drifts(vendor, tmp_path, ppm, gap_ns, tolerance_ms):
+    recorded = read_blackrock(stamped(vendor, tmp_path / "day", ppm=ppm, gap_ns=gap_ns), gap_tolerance_ms=tolerance_ms)
+    words = recorded.events["digital_input_port"]
+    spikes_s = seen_s(recorded.recording, -500)
+    assert recorded.recording.get_num_segments() == (2 if gap_ns and not tolerance_ms else 1)
+    # Without the stamps the last of them would be 1.4 ms apart.
+    np.testing.assert_allclose(words.time_s[words.code == 7], spikes_s, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(recorded.units.spike_times_s[0], spikes_s, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(seen_s(recorded.analog["ainp1"], 900), spikes_s, rtol=0, atol=1e-3 / 3)
+    assert recorded.recording.get_start_time(0) == 0
+    np.testing.assert_allclose(words.time_s[words.code == 9], [-0.002, seen_end(recorded.recording) + 0.005], atol=1e-6)
+    if recorded.recording.get_num_segments() == 2:
+        np.testing.assert_allclose(recorded.recording.get_start_time(1), 7 + gap_ns / 1e9 + 1e-6 * ppm / 30_000, atol=1e-6)
+        np.testing.assert_allclose(words.time_s[words.code == 5], 209_999 / 30_000 + 0.1, atol=1e-5)
+
+
+def seen_end(recording):
+    last = recording.get_num_segments() - 1
+    return recording.sample_index_to_time(recording.get_num_samples(last) - 1, segment_index=last)
+
+
+def test_stamps_that_go_back_are_refused(vendor, tmp_path):
+    stamps = PTP_NS + (np.arange(90_000) * 1e9 / 30_000).astype(np.int64)
+    stamps[50_000:] -= 400_000_000
+    file = vendor.write_stamped(tmp_path / "a.ns6", stamps, vendor.words(90_000, 2), vendor.NEURAL)
+    assert "a.ns6: found a clock that goes back by 0.399967 s after sample 49,999, expected timestamps" in refused(file)
+
+
 def test_a_reset_clock_is_refused(vendor, tmp_path):
     samples = vendor.words(300, 2)
     file = vendor.write_nsx(tmp_path / "a.ns6", [(600_000, samples), (0, samples)], vendor.NEURAL)

@@ -49,18 +49,31 @@ def write_nsx(
     return path
 
 
-def write_nev(path: Path, packets: list[tuple[int, int, int, int]], electrodes: list[int]) -> Path:
-    """Packets of (tick, electrode or 0 for a digital word, sort code or reason of insertion, word)."""
+def write_stamped(path: Path, stamps: np.ndarray, samples: np.ndarray, channels: list[tuple[int, str, str]], *, period: int = 1) -> Path:
+    """As `write_nsx` with `stamp_each`, of many samples: the precision time protocol of specification 3.0."""
+    write_nsx(path, [], channels, period=period, stamp_each=True, spec=(3, 0))
+    packet = np.zeros(len(stamps), np.dtype([("flag", "u1"), ("stamp", "<u8"), ("n", "<u4"), ("samples", "<i2", samples.shape[1])]))
+    packet["flag"], packet["stamp"], packet["n"], packet["samples"] = 1, stamps, 1, samples
+    with path.open("ab") as file:
+        file.write(packet.tobytes())
+    return path
+
+
+def write_nev(path: Path, packets: list[tuple[int, int, int, int]], electrodes: list[int], *, stamped: bool = False) -> Path:
+    """Packets of (tick, electrode or 0 for a digital word, sort code or reason of insertion, word); with `stamped` (specification
+    3.0) ticks are nanoseconds.
+    """
     packet_bytes = 104
     waveform = "S8, <u2, u1, u1, <u2, <u2, <i2, <i2, u1, u1, <u2, S8"
     extended = b"".join(packed(waveform, b"NEUEVWAV", electrode, 1, electrode, 250, 0, 0, -255, 0, 2, 48, b"") for electrode in electrodes)
     extended += b"".join(packed("S8, <u2, S16, S6", b"NEUEVLBL", electrode, f"chan{electrode}".encode(), b"") for electrode in electrodes)
     n_extended = 2 * len(electrodes)
-    basic = packed("S8, 2u1, <u2, <u4, <u4, <u4, <u4, (8,)<u2, S32, S256, <u4", b"NEURALEV", (2, 3), 1, 336 + len(extended), packet_bytes,
-                   30_000, 30_000, TIME, b"written by a test", b"", n_extended)
+    basic = packed("S8, 2u1, <u2, <u4, <u4, <u4, <u4, (8,)<u2, S32, S256, <u4", b"BREVENTS" if stamped else b"NEURALEV",
+                   (3, 0) if stamped else (2, 3), 1, 336 + len(extended), packet_bytes, 1_000_000_000 if stamped else 30_000, 30_000, TIME,
+                   b"written by a test", b"", n_extended)
     data = b""
     for tick, electrode, code, word in packets:
-        body = packed("<u4, <u2, u1, u1, <u2", tick, electrode, code, 0, word)
+        body = packed("<u8, <u2, u1, u1, <u2" if stamped else "<u4, <u2, u1, u1, <u2", tick, electrode, code, 0, word)
         data += body + bytes(packet_bytes - len(body))
     path.write_bytes(basic + extended + data)
     return path

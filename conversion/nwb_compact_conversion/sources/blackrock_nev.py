@@ -13,6 +13,7 @@ from nwb_compact.errors import NwbCompactError
 from nwb_compact.session import Electrodes, Units
 from nwb_compact_conversion.electrodes import ONE_ARRAY, UNKNOWN
 from nwb_compact_conversion.recorded import Events
+from nwb_compact_conversion.sources.blackrock_clock import SampleClock
 from nwb_compact_conversion.sources.blackrock_headers import NevHeader
 from nwb_compact_conversion.sources.reading import channel_names, check_ascending
 
@@ -42,22 +43,22 @@ def nev_reader(nev: Path) -> Any:
     return reader
 
 
-def events_of(nev: Path, reader: Any, start_s: float) -> dict[str, Events]:
-    """The words of each port that received any; times from `start_s` on."""
+def events_of(nev: Path, reader: Any, clock: SampleClock) -> dict[str, Events]:
+    """The words of each port that received any."""
     events = {}
     for index, name in enumerate(reader.header["event_channels"]["name"]):
         ticks, _, words = reader.get_event_timestamps(0, 0, index)
         if name in PORTS and len(ticks):
-            time_s = reader.rescale_event_timestamp(ticks, "float64", index) - start_s
+            time_s = clock.of(reader.rescale_event_timestamp(ticks, "float64", index))
             events[str(name)] = Events(check_ascending(nev, f"words of the {name}", time_s), words.astype(np.int64))
     return events
 
 
 def units_of(
-    nev: Path, reader: Any, header: NevHeader, recording: BaseRecording | None, start_s: float, *, unsorted: bool
+    nev: Path, reader: Any, header: NevHeader, recording: BaseRecording | None, clock: SampleClock, *, unsorted: bool
 ) -> tuple[Units, Electrodes | None]:
     """The units, on the channels of `recording`; without one, and the electrodes on which there are spikes."""
-    trains = _trains(nev, reader, start_s, unsorted=unsorted)
+    trains = _trains(nev, reader, clock, unsorted=unsorted)
     numbers = [number for number, _ in trains]
     if recording is None:
         names = {number: f"ch{number}" for number in sorted(set(numbers))}
@@ -78,7 +79,7 @@ def units_of(
     return units, electrodes
 
 
-def _trains(nev: Path, reader: Any, start_s: float, *, unsorted: bool) -> Mapping[tuple[int, int], Float[np.ndarray, "_"]]:
+def _trains(nev: Path, reader: Any, clock: SampleClock, *, unsorted: bool) -> Mapping[tuple[int, int], Float[np.ndarray, "_"]]:
     """Spike times by electrode number and sort code."""
     trains = {}
     for index, name in enumerate(reader.header["spike_channels"]["name"]):
@@ -86,5 +87,5 @@ def _trains(nev: Path, reader: Any, start_s: float, *, unsorted: bool) -> Mappin
         if code == NOISE or (code == UNSORTED and not unsorted):
             continue
         ticks = reader.get_spike_timestamps(0, 0, index)
-        trains[number, code] = check_ascending(nev, f"spikes of {name}", reader.rescale_spike_timestamp(ticks, "float64") - start_s)
+        trains[number, code] = check_ascending(nev, f"spikes of {name}", clock.of(reader.rescale_spike_timestamp(ticks, "float64")))
     return trains
