@@ -25,6 +25,8 @@ from nwb_compact.nwb_io import (
 )
 from nwb_compact.session import Events, Images, Presentations
 
+NOT_VALID = "False where fixation broke, the trial failed, nothing was shown or the counting window was not recorded"
+
 
 def add_stimulus_images(nwbfile: NWBFile, images: Images, *, objects_limit: int = c.IMAGES_AS_OBJECTS_LIMIT) -> None:
     """The table of images and, unless only hashes may be kept, their pixels."""
@@ -38,7 +40,7 @@ def add_presentations(nwbfile: NWBFile, presentations: Presentations) -> None:
     columns = [
         column(c.IMAGE_INDEX, f"row in {c.IMAGE_TABLE}, from 0", smallest_unsigned(presentations.image_index)),
         column(c.REPEAT, "how often this image had been shown before", smallest_unsigned(presentations.repeat)),
-        column(c.IS_VALID, "False where fixation broke or the trial failed", presentations.is_valid),
+        column(c.IS_VALID, NOT_VALID, presentations.is_valid),
     ]
     description = "what was shown when: one row for each time an image was on the screen"
     if presentations.start_time_s is None or presentations.stop_time_s is None:

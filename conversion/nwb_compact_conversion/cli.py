@@ -4,10 +4,10 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -20,6 +20,10 @@ from nwb_compact_conversion.metadata import Metadata, overlay, read_metadata
 from nwb_compact_conversion.scratch import scratch_folder
 from nwb_compact_conversion.session_yaml import SessionYaml, read_session_yaml
 from nwb_compact_conversion.template import template
+
+if TYPE_CHECKING:  # these import SpikeInterface, for which --help should not wait
+    from nwb_compact_conversion.convert import Converted
+    from nwb_compact_conversion.recorded import Recorded
 
 SOURCES = ("blackrock", "spikeglx", "openephys", "intan", "plexon", "recording", "sorted", "counts", "nwb")
 EVENTS_HELP = "CSV of digital events: time_s, code and, if several, channel."
@@ -49,33 +53,20 @@ class Job:
         return (SessionYaml(), Metadata()) if self.yaml is None else read_session_yaml(self.yaml)
 
 
-def source(name: str, metavar: str, short_help: str) -> Callable[[Callable[..., None]], click.Command]:
-    """A sub-command of `convert` that reads a source at a path and takes the options that all sources share.
-
-    `short_help` is its line in `convert --help`, which has room for 63 characters.
-    """
-
-    def decorate(body: Callable[..., None]) -> click.Command:
-        def command(path: Path, **given: Any) -> None:
-            body(path, Job(**{item.name: given.pop(item.name) for item in fields(Job)}), **given)
-
-        command.__doc__ = body.__doc__
-        command.__click_params__ = getattr(body, "__click_params__", [])  # type: ignore[attr-defined]
-        file = click.Path(path_type=Path)
-        options = [
-            click.argument("path", metavar=metavar, type=file),
-            click.option("--yaml", type=file, help="Settings and facts of the session; see nwb-compact convert template."),
-            click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="NWB file to write."),
-            click.option("--overwrite", is_flag=True, help="Replace OUTPUT where it exists."),
-            click.option("--stub", is_flag=True, help="Convert the first half minute only, to try the settings."),
-            click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Threads that read, filter and sort."),
-            click.option("--scratch", type=file, help="Folder with room for a copy of the voltage, used while sorting."),
-        ]
-        for option in reversed(options):
-            command = option(command)
-        return convert.command(name, short_help=short_help)(command)
-
-    return decorate
+def job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that all sources share, which come as keywords that make a `Job`."""
+    file = click.Path(path_type=Path)
+    options = [
+        click.option("--yaml", type=file, help="Settings and facts of the session; see nwb-compact convert template."),
+        click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="NWB file to write."),
+        click.option("--overwrite", is_flag=True, help="Replace OUTPUT where it exists."),
+        click.option("--stub", is_flag=True, help="Convert the first half minute only, to try the settings."),
+        click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Threads that read, filter and sort."),
+        click.option("--scratch", type=file, help="Folder with room for a copy of the voltage, used while sorting."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @convert.command("template", short_help="Print a commented session.yaml for SOURCE.")
@@ -85,94 +76,110 @@ def print_template(source_name: str) -> None:
     click.echo(template(source_name), nl=False)
 
 
-@source("blackrock", "FILE.nsX|FILE.nev", "Blackrock: .nsX voltage with the .nev's words, or .nev spikes.")
-def blackrock(path: Path, job: Job) -> None:
+@convert.command("blackrock", short_help="Blackrock: .nsX voltage with the .nev's words, or .nev spikes.")
+@click.argument("path", metavar="FILE.nsX|FILE.nev", type=click.Path(path_type=Path))
+@job_options
+def blackrock(path: Path, **job: Any) -> None:
     """Blackrock: the voltage of an .nsX with the words of its .nev, or the spikes of a .nev."""
     from nwb_compact_conversion.sources.blackrock import read_blackrock
 
-    _convert(job, lambda told: read_blackrock(path, voltage=told.sorting.sorter != "none"))
+    _convert(Job(**job), lambda told: read_blackrock(path, voltage=told.sorting.sorter != "none"))
 
 
-@source("spikeglx", "FOLDER", "SpikeGLX: a probe with its sync line, and a NI-DAQ.")
+@convert.command("spikeglx", short_help="SpikeGLX: a probe with its sync line, and a NI-DAQ.")
+@click.argument("path", metavar="FOLDER", type=click.Path(path_type=Path))
+@job_options
 @click.option("--stream", help="For example imec0.ap; needed where there are several probes.")
 @click.option("--shortened", is_flag=True, help="Read files that are shorter than their .meta says, as far as they go.")
-def spikeglx(path: Path, job: Job, stream: str | None, shortened: bool) -> None:
+def spikeglx(path: Path, stream: str | None, shortened: bool, **job: Any) -> None:
     """SpikeGLX: a probe's voltage with its sync line, and the lines and channels of a NI-DAQ."""
     from nwb_compact_conversion.sources.spikeglx import read_spikeglx
 
-    _convert(job, lambda told: read_spikeglx(path, stream=stream, shortened=shortened))
+    _convert(Job(**job), lambda told: read_spikeglx(path, stream=stream, shortened=shortened))
 
 
-@source("openephys", "FOLDER", "Open Ephys: binary or legacy format, with TTL events.")
+@convert.command("openephys", short_help="Open Ephys: binary or legacy format, with TTL events.")
+@click.argument("path", metavar="FOLDER", type=click.Path(path_type=Path))
+@job_options
 @click.option("--stream", help="Name of the stream; needed where there are several.")
-def openephys(path: Path, job: Job, stream: str | None) -> None:
+def openephys(path: Path, stream: str | None, **job: Any) -> None:
     """Open Ephys: binary or legacy format, with TTL events."""
     from nwb_compact_conversion.sources.openephys import read_openephys
 
-    _convert(job, lambda told: read_openephys(path, stream=stream))
+    _convert(Job(**job), lambda told: read_openephys(path, stream=stream))
 
 
-@source("intan", "FILE.rhd|FILE.rhs", "Intan: the amplifier channels, digital and analog inputs.")
-def intan(path: Path, job: Job) -> None:
+@convert.command("intan", short_help="Intan: the amplifier channels, digital and analog inputs.")
+@click.argument("path", metavar="FILE.rhd|FILE.rhs", type=click.Path(path_type=Path))
+@job_options
+def intan(path: Path, **job: Any) -> None:
     """Intan: the amplifier channels, digital and analog inputs."""
     from nwb_compact_conversion.sources.intan import read_intan
 
-    _convert(job, lambda told: read_intan(path))
+    _convert(Job(**job), lambda told: read_intan(path))
 
 
-@source("plexon", "FILE.plx", "Plexon: units and events of a .plx, and its wideband voltage.")
-def plexon(path: Path, job: Job) -> None:
+@convert.command("plexon", short_help="Plexon: units and events of a .plx, and its wideband voltage.")
+@click.argument("path", metavar="FILE.plx", type=click.Path(path_type=Path))
+@job_options
+def plexon(path: Path, **job: Any) -> None:
     """Plexon: the sorted units and events of a .plx, and its wideband voltage where it has one."""
     from nwb_compact_conversion.sources.plexon import read_plexon
 
-    _convert(job, lambda told: read_plexon(path))
+    _convert(Job(**job), lambda told: read_plexon(path))
 
 
-@source("recording", "PATH", "Anything that SpikeInterface reads or saved.")
+@convert.command("recording", short_help="Anything that SpikeInterface reads or saved.")
+@click.argument("path", metavar="PATH", type=click.Path(path_type=Path))
+@job_options
 @click.option("--format", "format_name", help="A reader of SpikeInterface, for example mcsraw; without it the path must tell.")
 @click.option("--events", type=click.Path(path_type=Path), help=EVENTS_HELP)
-def recording(path: Path, job: Job, format_name: str | None, events: Path | None) -> None:
+def recording(path: Path, format_name: str | None, events: Path | None, **job: Any) -> None:
     """Anything that SpikeInterface reads or saved."""
     from nwb_compact_conversion.sources.recording import read_recording
 
-    _convert(job, lambda told: read_recording(path, format_name=format_name, events_csv=events))
+    _convert(Job(**job), lambda told: read_recording(path, format_name=format_name, events_csv=events))
 
 
-@source("sorted", "PATH", "Sorted units: phy, Kilosort, SpikeInterface, .nev, .plx.")
+@convert.command("sorted", short_help="Sorted units: phy, Kilosort, SpikeInterface, .nev, .plx.")
+@click.argument("path", metavar="PATH", type=click.Path(path_type=Path))
+@job_options
 @click.option("--format", "format_name", help="phy, kilosort, ...; without it the path must tell.")
 @click.option("--rate-hz", type=float, help="Sampling rate, in place of the one that the source tells.")
 @click.option("--events", type=click.Path(path_type=Path), help=EVENTS_HELP)
-def sorted_units(path: Path, job: Job, format_name: str | None, rate_hz: float | None, events: Path | None) -> None:
+def sorted_units(path: Path, format_name: str | None, rate_hz: float | None, events: Path | None, **job: Any) -> None:
     """Units that come sorted: a phy or Kilosort folder, what SpikeInterface saved, .nev sort codes, .plx units."""
     from nwb_compact_conversion.sources.sorted_spikes import read_sorted
 
-    _convert(job, lambda told: read_sorted(
+    _convert(Job(**job), lambda told: read_sorted(
         path, format=format_name, sampling_frequency_hz=rate_hz, exclude_labels=told.sorting.curation.exclude_labels, events_csv=events
     ))
 
 
-@source("counts", "FILE", "A matrix of counts, or spike times: .npy, .npz, .csv, .mat.")
-def counts(path: Path, job: Job) -> None:
+@convert.command("counts", short_help="A matrix of counts, or spike times: .npy, .npz, .csv, .mat.")
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@job_options
+def counts(path: Path, **job: Any) -> None:
     """A matrix of counts, or arrays of spike times: .npy, .npz, .csv, .mat."""
-    from nwb_compact_conversion.convert import STUB_S, convert_counted
+    from nwb_compact_conversion.convert import convert_counted
 
-    told, metadata = job.told()
-    stub_s = STUB_S if job.stub else None
-    _write(job, convert_counted(path, told, metadata, command=_command_line(), stub_s=stub_s, report=_report))
+    _write(Job(**job), lambda told, facts, **how: convert_counted(path, told, facts, **how))
 
 
-@source("nwb", "FILE.nwb", "An NWB file with units and presentations under other names.")
-def foreign_nwb(path: Path, job: Job) -> None:
+@convert.command("nwb", short_help="An NWB file with units and presentations under other names.")
+@click.argument("path", metavar="FILE.nwb", type=click.Path(path_type=Path))
+@job_options
+def foreign_nwb(path: Path, **job: Any) -> None:
     """An NWB file with units and presentations under other names."""
-    from nwb_compact_conversion.convert import STUB_S, Shown, convert_recorded
+    from nwb_compact_conversion.convert import OwnStimuli, convert_recorded
     from nwb_compact_conversion.sources.foreign_nwb import read_foreign_nwb, with_blank
 
-    told, metadata = job.told()
-    recorded, log, images, about, subject = read_foreign_nwb(path, told.stimuli)
-    told = told.model_copy(update={"stimuli": with_blank(told.stimuli)})
-    shown, stub_s = Shown(log, images), STUB_S if job.stub else None
-    _write(job, convert_recorded(recorded, told, metadata, command=_command_line(), scratch=path.parent, shown=shown, about=about,
-                                 subject=subject, stub_s=stub_s, report=_report))
+    def converted(told: SessionYaml, facts: Metadata, **how: Any) -> "Converted":
+        recorded, log, images, about, subject = read_foreign_nwb(path, told.stimuli)
+        told = told.model_copy(update={"stimuli": with_blank(told.stimuli)})
+        return convert_recorded(recorded, told, facts, shown=OwnStimuli(log, images), about=about, subject=subject, **how)
+
+    _write(Job(**job), converted)
 
 
 @convert.command("cowley-v4", short_help="Published macaque V4 sessions of Cowley et al. (Nature 2026).")
@@ -192,19 +199,30 @@ def cowley_v4(data: Path, session_id: str, output: Path, metadata_file: Path | N
     _tell(output, session)
 
 
-def _convert(job: Job, read: Callable[[SessionYaml], Any]) -> None:
-    """Read a recording, make a session of it and write it, with all that can be refused refused before the long work."""
-    from nwb_compact_conversion.convert import STUB_S, convert_recorded
+def _convert(job: Job, read: "Callable[[SessionYaml], Recorded]") -> None:
+    """The session of a recording, with all that can be refused refused before the long work."""
+    from nwb_compact_conversion.convert import convert_recorded
 
-    told, metadata = job.told()
-    recorded = read(told)
-    _refuse_full_disk(job, recorded, told)
-    with scratch_folder(job.output, job.scratch) as scratch:
-        _write(job, convert_recorded(recorded, told, metadata, command=_command_line(), scratch=scratch,
-                                     stub_s=STUB_S if job.stub else None, n_jobs=job.jobs, report=_report))
+    def converted(told: SessionYaml, facts: Metadata, **how: Any) -> "Converted":
+        recorded = read(told)
+        _refuse_full_disk(job, recorded, told)
+        with scratch_folder(job.output, job.scratch) as scratch:
+            return convert_recorded(recorded, told, facts, scratch=scratch, n_jobs=job.jobs, **how)
+
+    _write(job, converted)
 
 
-def _refuse_full_disk(job: Job, recorded: Any, told: SessionYaml) -> None:
+def _write(job: Job, converted: "Callable[..., Converted]") -> None:
+    """Make a session by the settings of a job and write it."""
+    from nwb_compact_conversion.stub import STUB_S
+
+    told, facts = job.told()
+    made = converted(told, facts, command=_command_line(), stub_s=STUB_S if job.stub else None, report=_report)
+    write_session(made.session, job.output, overwrite=job.overwrite, add_voltage=made.add_voltage, voltage_bytes=made.voltage_bytes)
+    _tell(job.output, made.session)
+
+
+def _refuse_full_disk(job: Job, recorded: "Recorded", told: SessionYaml) -> None:
     """Ask for the room of the voltage before it is sorted, not only when it is written."""
     from nwb_compact_conversion.voltage import voltage_bytes
 
@@ -215,13 +233,6 @@ def _refuse_full_disk(job: Job, recorded: Any, told: SessionYaml) -> None:
         found, expected = f"{free / 2**20:.0f} MiB free on its disk", f"at least {needed / 2**20:.0f} MiB for the voltage"
         next_step = "free some space, write elsewhere, or leave the voltage out (device: {keep_voltage: false})"
         raise NwbCompactError(job.output, found=found, expected=expected, next_step=next_step)
-
-
-def _write(job: Job, converted: Any) -> None:
-    write_session(
-        converted.session, job.output, overwrite=job.overwrite, add_voltage=converted.add_voltage, voltage_bytes=converted.voltage_bytes
-    )
-    _tell(job.output, converted.session)
 
 
 def _report(line: str) -> None:

@@ -9,35 +9,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
 from spikeinterface import BaseRecording
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.session import About, Device, Electrodes, Images, Presentations, Session, SpikeCounts, Subject, Units
+from nwb_compact_conversion.about import about_session, conversion_record, file_hashes, source_files, start_of, subject_of, with_subject
 from nwb_compact_conversion.clock.alignment import Aligned, align, pick_events
 from nwb_compact_conversion.clock.photodiode import photodiode_edges
 from nwb_compact_conversion.electrodes import electrodes_of, placed, with_geometry
-from nwb_compact_conversion.facts import about_session, conversion_record, subject_of, with_subject
 from nwb_compact_conversion.metadata import Metadata
 from nwb_compact_conversion.recorded import Recorded, observed_s
 from nwb_compact_conversion.respond import respond
 from nwb_compact_conversion.session_yaml import Alignment, DeviceFacts, SessionYaml
 from nwb_compact_conversion.sources.counts import read_counts, responses_of, told_windows
-from nwb_compact_conversion.spikes.sorting import sort_units
+from nwb_compact_conversion.spikes.sorting import check_settings, sort_units
 from nwb_compact_conversion.stimulus.presentations import log_from_words, present, present_in_order
 from nwb_compact_conversion.stimulus.stimuli import read_stimuli
 from nwb_compact_conversion.stimulus.stimulus_log import ShownOrder, StimulusLog, read_log, read_order
+from nwb_compact_conversion.stimulus.while_recording import recorded_s, while_recording
+from nwb_compact_conversion.stub import first_seconds, shown_before, spikes_before
 from nwb_compact_conversion.voltage import voltage_adder, voltage_bytes
 
-STUB_S = 30.0
-"""A stub holds so much of the recording, enough to see that a conversion works."""
 UNTIMED = "Rows are in the order shown; the times are not given."
 NO_IMAGES, NO_UNITS = Images((), ()), Units(())
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """What a source itself says of the stimuli: its log, its images, or both; None where the settings name them."""
+class OwnStimuli:
+    """The log and the images that a source itself holds; None where the settings name them."""
 
     log: StimulusLog | None = None
     images: Images | None = None
@@ -53,9 +52,9 @@ class Converted:
 
 
 def convert_recorded(
-    recorded: Recorded, told: SessionYaml, metadata: Metadata, *, command: str, scratch: Path, shown: Shown | None = None,
-    about: About | None = None, subject: Subject | None = None, stub_s: float | None = None, n_jobs: int = 1, seed: int = 0,
-    report: Callable[[str], None] = lambda line: None,
+    recorded: Recorded, told: SessionYaml, metadata: Metadata, *, command: str, scratch: Path | None = None,
+    shown: OwnStimuli | None = None, about: About | None = None, subject: Subject | None = None, stub_s: float | None = None,
+    n_jobs: int = 1, seed: int = 0, report: Callable[[str], None] = lambda line: None,
 ) -> Converted:
     """The session of one recording.
 
@@ -70,13 +69,13 @@ def convert_recorded(
     command
         What a person typed, for the record in the file.
     scratch
-        A folder for what sorters leave; it needs room for one filtered copy of the voltage.
+        A folder for what sorters leave; it needs room for one filtered copy of the voltage. None where nothing is sorted.
     shown, about, subject
         What the source itself tells of stimuli, session and animal.
     stub_s
         Convert only so many seconds from the start, to try the settings.
     n_jobs
-        Processes that read and filter the voltage.
+        Threads that read, filter and sort the voltage.
     seed
         For the random halves of reliabilities.
     report
@@ -88,30 +87,30 @@ def convert_recorded(
         With all that is wrong, before any long work where it can be known by then.
     """
     metadata = with_subject(metadata, subject)
-    base = about_session(recorded, metadata, about=about)
-    if recorded.recording is None and wants_sorting(told):
-        next_step = "name the file that holds the voltage, or leave sorting.sorter out"
-        expected = "none, since the source holds no voltage"
-        raise NwbCompactError("sorting.sorter", found=told.sorting.sorter, expected=expected, next_step=next_step)
+    start = start_of(recorded, metadata, about=about)
+    _require_sortable(recorded, told)
     device = _device(recorded.device, told.device)
     recording = None if recorded.recording is None else with_geometry(recorded.recording, told.device)
     electrodes = _electrodes(recorded, recording, told.device)
-    images, presentations, aligned = _stimuli(recorded, told, shown or Shown(), report)
+    images, presentations, aligned = _stimuli(recorded, told, shown or OwnStimuli(), report)
+    observed = recorded_s(recorded)
+    if presentations is not None and observed is not None:
+        presentations = while_recording(presentations, observed, told.responses, report)
     if stub_s is not None:
-        recording, presentations = _first_seconds(recording, stub_s), _shown_before(presentations, stub_s)
+        recording, presentations = first_seconds(recording, stub_s), shown_before(presentations, stub_s)
         if presentations is None and len(images):
             report(f"no image was shown in the first {stub_s:g} s")
     add_voltage = None if recording is None or electrodes is None else voltage_adder(
         recording, electrodes, device, keep_voltage=told.device.keep_voltage
     )
     units, sorting = _units(recorded, recording, told, scratch=scratch, n_jobs=n_jobs, stub_s=stub_s, report=report)
-    presentations = _while_recording(presentations, units.obs_intervals_s, told)
-    response_units, counts = respond(units, presentations, told.responses, seed=seed)
+    response_units, counts = respond(units, presentations, told.responses, seed=seed, report=report)
     if presentations is not None and counts is None:
-        report("the source holds neither voltage nor units: the file will hold no responses, and cannot be fitted")
-    record = conversion_record(recorded, told, metadata, command, {} if aligned is None else aligned.record(), sorting)
+        report("there are no units, so the file will hold no responses and cannot be fitted")
+    hashes = file_hashes(source_files(recorded, told), stub=stub_s is not None)
+    record = conversion_record(recorded, told, metadata, command, hashes, {} if aligned is None else aligned.record(), sorting)
     session = Session(
-        about=replace(base, source_script=record),
+        about=about_session(recorded, metadata, start, hashes, record, about=about),
         subject=subject_of(metadata),
         images=images,
         presentations=presentations,
@@ -127,11 +126,6 @@ def convert_recorded(
     return Converted(session, add_voltage, voltage_bytes(recording) if keeps else 0)
 
 
-def wants_sorting(told: SessionYaml) -> bool:
-    """Whether a person asked for a sorter; the default asks only where there is voltage."""
-    return "sorter" in told.sorting.model_fields_set and told.sorting.sorter != "none"
-
-
 def convert_counted(
     file_path: Path, told: SessionYaml, metadata: Metadata, *, command: str, stub_s: float | None = None, seed: int = 0,
     report: Callable[[str], None] = lambda line: None,
@@ -145,9 +139,9 @@ def convert_counted(
     recorded = Recorded(counted.files, counted.reader, units=counted.units)
     if counted.values is None:
         return convert_recorded(
-            recorded, told, metadata, command=command, scratch=file_path.parent, stub_s=stub_s, seed=seed, report=report
+            recorded, told, metadata, command=command, stub_s=stub_s, seed=seed, report=report
         )
-    base = about_session(recorded, metadata)
+    start = start_of(recorded, metadata)
     shown = None
     if isinstance(log, ShownOrder):
         images, shown = present_in_order(log, images, told.stimuli)
@@ -161,11 +155,23 @@ def convert_counted(
     counted_in += f". {UNTIMED}" if isinstance(log, ShownOrder) else ""
     presentations, responses = responses_of(counted, shown, counted_in)
     counts, means = (responses, None) if isinstance(responses, SpikeCounts) else (None, responses)
-    about = replace(base, source_script=conversion_record(recorded, told, metadata, command))
+    hashes = file_hashes(source_files(recorded, told), stub=stub_s is not None)
+    about = about_session(recorded, metadata, start, hashes, conversion_record(recorded, told, metadata, command, hashes))
     return Converted(Session(about, subject_of(metadata), images, presentations, counted.units, windows, counts, means), None, 0)
 
 
 # Stages ---------------------------------------------------------------------------------------------------------------
+
+
+def _require_sortable(recorded: Recorded, told: SessionYaml) -> None:
+    """Before anything is read: a sorter that is there and takes its parameters, and voltage for one that a person asked for."""
+    if told.sorting.sorter == "none":
+        return
+    if recorded.recording is not None:
+        check_settings(told.sorting)
+    elif "sorter" in told.sorting.model_fields_set:
+        expected, next_step = "none, since the source holds no voltage", "name the file that holds the voltage, or leave sorting.sorter out"
+        raise NwbCompactError("sorting.sorter", found=told.sorting.sorter, expected=expected, next_step=next_step)
 
 
 def _electrodes(recorded: Recorded, recording: BaseRecording | None, told: DeviceFacts) -> Electrodes | None:
@@ -180,7 +186,7 @@ def _device(source: Device | None, told: DeviceFacts) -> Device | None:
 
 
 def _stimuli(
-    recorded: Recorded, told: SessionYaml, shown: Shown, report: Callable[[str], None]
+    recorded: Recorded, told: SessionYaml, shown: OwnStimuli, report: Callable[[str], None]
 ) -> tuple[Images, Presentations | None, Aligned | None]:
     if shown.images is None and told.stimuli.images is None:
         report("session.yaml names no stimuli.images: the file will hold the recording, and cannot be fitted")
@@ -226,64 +232,23 @@ def _photodiode(known: list[str], settings: Alignment) -> str:
 
 
 def _units(
-    recorded: Recorded, recording: BaseRecording | None, told: SessionYaml, *, scratch: Path, n_jobs: int, stub_s: float | None,
+    recorded: Recorded, recording: BaseRecording | None, told: SessionYaml, *, scratch: Path | None, n_jobs: int, stub_s: float | None,
     report: Callable[[str], None],
 ) -> tuple[Units, Mapping[str, str]]:
     """Sorted here, or as the source had them; a source without either gives no units."""
     if recording is not None and told.sorting.sorter != "none":
+        assert scratch is not None
+        if recorded.units is not None:
+            report(f"the {len(recorded.units)} units of the source are not used; sorting: {{sorter: none}} keeps them")
         found = sort_units(recording, told.sorting, scratch=scratch, n_jobs=n_jobs, report=report)
         return _computed(found.units), found.record
     observed = None if recording is None else observed_s(recording)
     units = _computed(recorded.units or NO_UNITS)
     units = units if observed is None else replace(units, obs_intervals_s=observed)
-    return (units if stub_s is None else _spikes_before(units, stub_s)), {}
+    return (units if stub_s is None else spikes_before(units, stub_s)), {}
 
 
 def _computed(units: Units) -> Units:
     """Without the columns that could not be computed for any unit."""
     properties = {name: values for name, values in units.properties.items() if values.dtype.kind != "f" or not np.isnan(values).all()}
     return replace(units, properties=properties)
-
-
-def _while_recording(presentations: Presentations | None, observed: Float[np.ndarray, "interval 2"] | None,
-                     told: SessionYaml) -> Presentations | None:
-    """A presentation whose spikes were not recorded from the onset to the end of the window does not count."""
-    if presentations is None or presentations.start_time_s is None or observed is None:
-        return presentations
-    settings, onset_s = told.responses, presentations.start_time_s
-    length_s = settings.window_s[1] - settings.window_s[0]
-    last_s = settings.window_s[1] if settings.latency == "fixed" else max(settings.window_s[1], settings.latency_range_s[1] + length_s)
-    first_s = min(0.0, settings.window_s[0])
-    inside: Bool[np.ndarray, "presentation"] = np.zeros(len(onset_s), bool)
-    for start, stop in observed:
-        inside |= (onset_s + first_s >= start) & (onset_s + last_s <= stop)
-    return replace(presentations, is_valid=presentations.is_valid & inside)
-
-
-# A stub ---------------------------------------------------------------------------------------------------------------
-
-
-def _first_seconds(recording: BaseRecording | None, stub_s: float) -> BaseRecording | None:
-    """The first segment, cut."""
-    if recording is None:
-        return None
-    first = recording.select_segments([0])
-    return first.frame_slice(0, min(first.get_num_samples(0), round(stub_s * first.sampling_frequency)))
-
-
-def _shown_before(presentations: Presentations | None, stub_s: float) -> Presentations | None:
-    if presentations is None or presentations.stop_time_s is None:
-        return presentations
-    kept = presentations.stop_time_s <= stub_s
-    if not kept.any():
-        return None
-    columns = {name: values[kept] for name, values in vars(presentations).items() if values is not None}
-    return Presentations(**columns)
-
-
-def _spikes_before(units: Units, stub_s: float) -> Units:
-    if units.spike_times_s is None:
-        return units
-    observed = None if units.obs_intervals_s is None else np.minimum(units.obs_intervals_s, stub_s)
-    observed = None if observed is None else observed[observed[:, 0] < observed[:, 1]]
-    return replace(units, spike_times_s=tuple(times[times < stub_s] for times in units.spike_times_s), obs_intervals_s=observed)

@@ -15,6 +15,8 @@ from nwb_compact_conversion.yaml_file import read_yaml
 
 Sorter = Literal["spykingcircus2", "lupin", "tridesclous2", "kilosort4", "threshold", "none"]
 Axis = Literal["presentation", "image", "repeat", "unit"]
+LONGEST_WINDOW_S = 10.0
+"""No response to a flashed image is counted so late; larger numbers are milliseconds."""
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -133,6 +135,9 @@ class Curation(Stage):
     """Highest amplitude_cutoff (Hill et al. 2011); 0.1 is the Allen Institute's default."""
     exclude_labels: tuple[str, ...] = ("noise",)
     """sorted: labels (of phy's group, else Kilosort's KSLabel) of units that are left out; add mua for single units only."""
+    keep_unsorted: bool = True
+    """blackrock, plexon, sorted: whether threshold crossings that nobody sorted (sort code 0 of a .nev or .plx) are a unit of their
+    channel. It says nothing of spikes that are found in the voltage."""
 
 
 class Sorting(Stage):
@@ -200,6 +205,8 @@ class Responses(Stage):
             start, stop = getattr(self, name)
             if not start < stop:
                 raise ValueError(f"{name} that starts before it stops")
+            if max(abs(start), abs(stop)) > LONGEST_WINDOW_S:
+                raise ValueError(f"{name} in seconds, at most {LONGEST_WINDOW_S:g}")
         return self
 
 

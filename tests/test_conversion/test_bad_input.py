@@ -320,13 +320,13 @@ def test_no_time_zone(lab, vendor):
 def test_a_sorting_that_cannot_be(lab, monkeypatch, told):
     monkeypatch.setattr("nwb_compact_conversion.spikes.sorting.MIN_S", 0.0)
     lab.told["sorting"] = {"sorter": "threshold", "bad_channels": []} | told
-    notes = 2 if "threshold_mad" in told else 1
+    notes = 3 if "threshold_mad" in told else 2
     assert lab.refused(notes=notes).startswith("sorting")
 
 
 def test_too_little_voltage_to_sort(lab):
     del lab.told["sorting"]
-    assert lab.refused(notes=1).startswith("the recording: found 0.1 s of voltage, expected at least 1 s.")
+    assert lab.refused(notes=2).startswith("the recording: found 0.1 s of voltage, expected at least 1 s.")
 
 
 # The disk ---------------------------------------------------------------------------------------------------------------

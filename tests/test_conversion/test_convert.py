@@ -342,7 +342,7 @@ def test_without_units_and_voltage_the_file_holds_what_was_shown(world):
     world.recorded = replace(world.recorded, recording=None, units=None, events={"line": Events(np.array([1.0]), np.array([1]))})
     converted = world.convert()
     assert (converted.session.counts, len(converted.session.presentations), converted.add_voltage) == (None, 12, None)
-    assert world.said[-1] == "the source holds neither voltage nor units: the file will hold no responses, and cannot be fitted"
+    assert world.said[-1] == "there are no units, so the file will hold no responses and cannot be fitted"
     world.write()
 
 

@@ -24,7 +24,7 @@ from pynwb import NWBHDF5IO, validate
 from nwb_compact.cli import main
 from nwb_compact.nwb_session import read_session
 from nwb_compact.session import Session
-from nwb_compact_conversion import cli, convert
+from nwb_compact_conversion import cli, stub
 from nwb_compact_conversion.electrodes import electrodes_of, with_geometry
 from nwb_compact_conversion.recorded import Recorded, observed_s
 from nwb_compact_conversion.session_yaml import DeviceFacts, LogColumns, Stimuli
@@ -213,7 +213,7 @@ def typed(words: list[str], **constants: float):
         patch.setattr(sys, "argv", ["nwb-compact", *words])
         patch.setattr(sorting, "MIN_S", 0.0)  # these recordings last some milliseconds
         for name, value in constants.items():
-            patch.setattr(convert, name, value)
+            patch.setattr(stub, name, value)
         yield CliRunner().invoke(main, words)
 
 

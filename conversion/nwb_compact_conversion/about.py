@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 
 from nwb_compact import __version__
@@ -15,36 +16,60 @@ from nwb_compact_conversion.recorded import Recorded
 from nwb_compact_conversion.session_yaml import SessionYaml
 from nwb_compact_conversion.sources.source_files import file_sha256
 
+EXAMPLES = {"subject_id": "M1", "species": "Macaca mulatta", "sex": "F", "age": "P8Y"}
+"""Values that show the form of what DANDI demands."""
 NO_DESCRIPTION = "No description of the session was given."
 """NWB requires a text."""
 
 
-def about_session(recorded: Recorded, metadata: Metadata, *, about: About | None = None) -> About:
-    """What names and dates the session: facts a person gave, then those of the source.
+def start_of(recorded: Recorded, metadata: Metadata, *, about: About | None = None) -> datetime:
+    """When the session began, once everything that NWB and DANDI demand is there.
 
     Parameters
     ----------
     recorded
-        What the source tells of its start and files.
+        What the source tells of its start.
     metadata
-        The sections `subject` and `session` of session.yaml.
+        The sections `subject` and `session` of session.yaml, joined with what the source says of the animal.
     about
         What the source itself says of the session, if it is a session file of its own.
 
     Raises
     ------
     SeveralFaults
-        One line for each thing that NWB or DANDI demands and neither source nor person gave: a start time with its time zone, and
-        subject_id, species, sex, and age or date of birth of the animal.
+        One line for each thing that neither source nor person gave: a start time with its time zone, and subject_id, species, sex, and
+        age or date of birth of the animal.
     """
-    told = metadata.session.model_dump(exclude_none=True)
-    start = told.get("session_start_time") or (about.session_start_time if about else recorded.start_time)
+    start = metadata.session.session_start_time or (about.session_start_time if about else recorded.start_time)
     faults = [*_start_faults(start), *_subject_faults(metadata)]
     if faults or start is None:
         raise SeveralFaults(tuple(faults))
-    first = recorded.files[0]
-    base = about or About(f"{first.stem}-{file_sha256(first)[:12]}", NO_DESCRIPTION, start)
-    return replace(base, **(told | {"session_start_time": start}))
+    return start
+
+
+def about_session(
+    recorded: Recorded, metadata: Metadata, start: datetime, hashes: Mapping[Path, str], record: str, *, about: About | None = None
+) -> About:
+    """What names and dates the session: facts a person gave, then those of the source.
+
+    The identifier is the animal, the start and a digest over all files of the source, so that no other recording has it.
+    """
+    digest = sha256("\n".join(hashes[path] for path in recorded.files).encode()).hexdigest()
+    made = f"{metadata.subject.subject_id}-{start:%Y%m%dT%H%M%S}-{digest[:16]}"
+    told = metadata.session.model_dump(exclude_none=True) | {"session_start_time": start, "source_script": record}
+    return replace(about or About(made, NO_DESCRIPTION, start), **told)
+
+
+def file_hashes(paths: Sequence[Path], *, stub: bool) -> dict[Path, str]:
+    """SHA-256 of each file. A stub reads none: its hashes are of name and size and say so."""
+    if not stub:
+        return {path: f"sha256:{file_sha256(path)}" for path in paths}
+    return {path: f"not hashed in a stub, {path.stat().st_size} bytes" for path in paths}
+
+
+def source_files(recorded: Recorded, told: SessionYaml) -> tuple[Path, ...]:
+    """The files that a session is made from; images have their hashes in a table of the file."""
+    return (*recorded.files, *(path for path in (told.stimuli.log, told.device.geometry) if path is not None))
 
 
 def subject_of(metadata: Metadata, subject: Subject | None = None) -> Subject:
@@ -58,11 +83,12 @@ def with_subject(metadata: Metadata, subject: Subject | None) -> Metadata:
     return replace(metadata, subject=metadata.subject.model_copy(update=given | metadata.subject.model_dump(exclude_none=True)))
 
 
-def conversion_record(recorded: Recorded, told: SessionYaml, metadata: Metadata, command: str, *stages: Mapping[str, str]) -> str:
+def conversion_record(
+    recorded: Recorded, told: SessionYaml, metadata: Metadata, command: str, hashes: Mapping[Path, str], *stages: Mapping[str, str]
+) -> str:
     """How the file was made, one `key: value` a line: program, files with their SHA-256, what each stage found, every setting that is on.
 
-    Files are those of the source, the stimulus log and the geometry; images have their hashes in a table of the file. Settings that name
-    a path keep its last part only: folders of a lab's machines belong in no shared file.
+    Settings that name a path keep its last part only: folders of a lab's machines belong in no shared file.
     """
     lines = {"program": "nwb-compact", "version": __version__, **commit(), "command": command, "reader": recorded.reader}
     if metadata.origin is not None:
@@ -72,8 +98,7 @@ def conversion_record(recorded: Recorded, told: SessionYaml, metadata: Metadata,
     for name in ("stimuli", "alignment", "sorting", "responses"):
         settings = flat(_without_folders(told, name))
         lines |= {f"setting.{name}.{key}": value for key, value in settings.items() if value not in ("None", "()", "{}")}
-    read = (*recorded.files, *(path for path in (told.stimuli.log, told.device.geometry) if path is not None))
-    files = [f"file: {name} sha256:{file_sha256(path)}" for name, path in zip(_names(read), read, strict=True)]
+    files = [f"file: {name} {found}" for name, found in zip(_names(tuple(hashes)), hashes.values(), strict=True)]
     return "\n".join([f"{key}: {value}" for key, value in lines.items()] + files)
 
 
@@ -92,8 +117,8 @@ def _subject_faults(metadata: Metadata) -> list[Fault]:
     missing = [name for name in ("subject_id", "species", "sex") if getattr(metadata.subject, name) is None]
     if metadata.subject.age is None and metadata.subject.date_of_birth is None:
         missing.append("age")
-    next_step = "add it to the section subject of session.yaml; nwb-compact convert template shows its form"
-    return [Fault(f"subject.{name}", "nothing", "what DANDI demands of every animal", next_step) for name in missing]
+    return [Fault(f"subject.{name}", "nothing", "what DANDI demands of every animal",
+                  f"add subject: {{{name}: {EXAMPLES[name]}}} to session.yaml, with yours") for name in missing]
 
 
 def _without_folders(told: SessionYaml, name: str) -> Stage:
