@@ -84,7 +84,8 @@ def read_device(nwbfile: NWBFile) -> Device | None:
 def read_units(rows: DynamicTable, where: Path, names: tuple[str, ...] | None = None) -> Units:
     """The units of either table; a column that is ragged or points elsewhere and is not ours is left in the file.
 
-    `names` are for a table that is not ours and has no column of names.
+    `names` are for a table that is not ours and has no column of names. Where units were observed at different times, which no file of
+    ours says, there are no `obs_intervals_s`: one set cannot tell them; see `observed_of_units`.
     """
     plain = [one for one in rows.columns if type(one) is VectorData and one.name in rows.colnames and rows[one.name] is one]
     further = {one.name: np.asarray(one.data[:]) for one in plain if one.name not in OWN_COLUMNS and len(np.shape(one.data)) == 1}
@@ -100,19 +101,23 @@ def read_units(rows: DynamicTable, where: Path, names: tuple[str, ...] | None = 
     )
 
 
+def observed_of_units(rows: DynamicTable, where: Path) -> list[Float[np.ndarray, "_ 2"]] | None:
+    """When each unit was observed, a row for each stretch; None where the table does not tell."""
+    if c.OBS_INTERVALS not in rows.colnames:
+        return None
+    return [np.asarray(one, float).reshape(-1, 2) for one in ragged_rows(rows, c.OBS_INTERVALS, where)]
+
+
 def _add_gaps(nwbfile: NWBFile, observed_s: Float[np.ndarray, "interval 2"]) -> None:
     for stop, start in zip(observed_s[:-1, 1], observed_s[1:, 0], strict=True):
         nwbfile.add_invalid_time_interval(start_time=float(stop), stop_time=float(start))
 
 
 def _observed(rows: DynamicTable, where: Path) -> Float[np.ndarray, "interval 2"] | None:
-    if c.OBS_INTERVALS not in rows.colnames or not len(rows):
+    of_units = observed_of_units(rows, where)
+    if not of_units or any(not np.array_equal(one, of_units[0]) for one in of_units[1:]):
         return None
-    of_units = ragged_rows(rows, c.OBS_INTERVALS, where)
-    if all(np.array_equal(one, of_units[0]) for one in of_units[1:]):
-        return np.asarray(of_units[0], float)
-    together = np.concatenate(of_units)
-    return np.array([[together[:, 0].min(), together[:, 1].max()]], float)
+    return of_units[0]
 
 
 def _electrode_index(rows: DynamicTable, where: Path) -> UInt[np.ndarray, "unit"] | None:

@@ -6,20 +6,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from pynwb import NWBHDF5IO, NWBFile
 from pynwb.base import ImageReferences, Images
 from pynwb.epoch import TimeIntervals
 from pynwb.file import Subject as NwbSubject
 from pynwb.image import GrayscaleImage, ImageSeries, IndexSeries, OpticalSeries, RGBImage
 
+from nwb_compact.cli import main
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.nwb_session import read_session
 from nwb_compact.session import image_sha256
 from nwb_compact_conversion.session_yaml import LogColumns, Stimuli
 from nwb_compact_conversion.sources.foreign_nwb import read_foreign_nwb, with_blank
 from nwb_compact_conversion.stimulus.presentations import present
+from nwb_compact_conversion.stimulus.while_recording import SILENCE_S
 
 START = datetime(2021, 3, 4, 5, tzinfo=UTC)
 NAN = float("nan")
+NOT_TOLD = object()
 SPIKES = {14: [0.5, 0.75, 3.0], 11: [0.25], 12: []}
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 6, 5), dtype=np.uint8)
 
@@ -39,13 +44,14 @@ class Made:
         for channel in range(3):
             self.nwbfile.add_electrode(group=group, location="V4", x=float(channel), y=0.0, z=0.0)
 
-    def units(self, *, with_electrodes=False):
+    def units(self, *, with_electrodes=False, observed_s=None):
         self.nwbfile.add_unit_column("quality", "what the lab says")
         self.nwbfile.add_unit_column("snr", "signal to noise")
         for row, (unit, times) in enumerate(SPIKES.items()):
             more = {"electrodes": [2 - row], "electrode_group": self.nwbfile.electrode_groups["A"]} if with_electrodes else {}
             more |= {"quality": "good" if row else "noise", "snr": row + 0.5}
-            self.nwbfile.add_unit(id=unit, spike_times=times, obs_intervals=[[0.0, 10.0], [12.0, 20.0]], **more)
+            observed = [[0.0, 10.0], [12.0, 20.0]] if observed_s is None else observed_s[row]
+            self.nwbfile.add_unit(id=unit, spike_times=times, **more | ({} if observed is NOT_TOLD else {"obs_intervals": observed}))
 
     def table(self, name, **columns):
         rows = TimeIntervals(name=name, description="what was shown")
@@ -253,7 +259,7 @@ def test_a_file_with_one_of_everything_needs_names_of_columns_only(made):
     made.nwbfile.add_invalid_time_interval(start_time=30.0, stop_time=31.0)
     made.units()
     recorded, log, images, _, _ = read_foreign_nwb(made.write(), Stimuli(columns=LogColumns(image="picture", code="word")))
-    assert log.image == ("cat", "dog")
+    assert log.image == ("cat.png", "dog.png")
     assert log.code.tolist() == [12, -1]
     assert images.name == ("cat.png", "dog.png")
     assert recorded.electrodes is recorded.device is recorded.units.electrode_index is None
@@ -270,6 +276,176 @@ def test_units_in_a_processing_module(made):
     units = read_foreign_nwb(made.write(), Stimuli(images=Path("scenes")))[0].units
     assert units.name == ("a",)
     assert units.spike_times_s[0].tolist() == [1.0, 2.0]
+
+
+# Which rows count -------------------------------------------------------------------------------------------------------
+
+
+def with_flags(made, flags, **more):
+    start = 1.0 + np.arange(len(flags))
+    made.table("shown", start_time=start, stop_time=start + 0.1, image=["a.png"] * len(flags), err=flags, **more)
+    made.units()
+    return made.write()
+
+
+@pytest.mark.parametrize("flags", [[0, 1, 0, 5], [0.0, 1.0, 0.0, NAN], ["0", "1", "0", "x"], [False, True, False, True]])
+def test_the_values_that_a_lab_names_are_valid_and_no_others(made, flags):
+    yes = ("False",) if flags[0] is False else ("0",)
+    told = Stimuli(images=Path("scenes"), columns=LogColumns(is_valid="err"), valid_values=yes)
+    assert read_foreign_nwb(with_flags(made, flags), told)[1].is_valid.tolist() == [True, False, True, False]
+
+
+def test_a_table_is_held_to_the_rules_of_a_log(made):
+    told = Stimuli(images=Path("scenes"), columns=LogColumns(is_valid="err"))
+    message = refused(with_flags(made, [1.0, 0.0, -1.0, 7.5], stamp=["x", "y", "z", "x"]), told)
+    assert message.startswith(f"{made.path}: shown: err: found values that are neither yes nor no: '-1', '7.5', expected 1 or 0,")
+    named = {"columns": LogColumns(onset="stamp")}
+    assert "shown: stamp: found 'x' in row 1, expected a number, in s." in refused(made.path, told.model_copy(update=named))
+    swapped = told.model_copy(update={"columns": LogColumns(onset="stop_time", offset="start_time")})
+    assert "shown: start_time: found an image that goes off before it comes on in row 1" in refused(made.path, swapped)
+    in_ms = told.model_copy(update={"onset_unit": "ms"})
+    assert refused(made.path, in_ms).startswith("stimuli.onset_unit: found ms, expected s, as all times of NWB are.")
+
+
+def test_a_column_with_several_values_a_row_is_refused(made):
+    rows = TimeIntervals(name="trials", description="some flashes each")
+    rows.add_column("flashed", "which", index=True)
+    for start, flashed in [(0.0, [1, 2]), (1.0, [2, 0, 3])]:
+        rows.add_row(start_time=start, stop_time=start + 1, flashed=flashed)
+    made.nwbfile.trials = rows
+    made.units()
+    message = refused(made.write(), Stimuli(images=Path("scenes"), columns=LogColumns(image="flashed")))
+    assert message.startswith(f"{made.path}: trials: flashed: found several values a row, expected one value a presentation.")
+
+
+# When the units were observed -------------------------------------------------------------------------------------------
+
+
+def observed_differently(made, *observed_s):
+    made.units(observed_s=observed_s)
+    made.table("shown", start_time=[1.0, 29.0, 45.0], stop_time=[1.1, 29.1, 45.1], image=["a.png"] * 3)
+    return made.write()
+
+
+SHOWN = Stimuli(images=Path("scenes"))
+
+
+def test_units_observed_at_different_times_count_while_all_were(made):
+    path, said = observed_differently(made, [[0.0, 20.0], [20.0, 30.0]], [[10.0, 60.0]], [[0.0, 28.0], [28.5, 60.0]]), []
+    assert read_foreign_nwb(path, SHOWN, said.append)[0].units.obs_intervals_s.tolist() == [[10, 28], [28.5, 30]]
+    assert said == ["units were observed at different times: the 19.5 s common to all 3 count, of 60.0 s in all"]
+
+
+def test_stretches_that_touch_are_one_and_nothing_is_told(made):
+    path, said = observed_differently(made, [[0.0, 20.0], [20.0, 30.0]], [[0.0, 30.0]], [[5.0, 30.0], [0.0, 5.0]]), []
+    assert read_foreign_nwb(path, SHOWN, said.append)[0].units.obs_intervals_s.tolist() == [[0, 30]]
+    assert said == []
+
+
+OBSERVED_FAULTS = {
+    "never together": (([[0.0, 30.0]], [[30.0, 60.0]], [[0.0, 60.0]]),
+                       "found units that were never observed all at the same time ('14' from 0 to 30 s, '11' from 30 to 60 s), expected"),
+    "one untold": (([[0.0, 30.0]], np.zeros((0, 2)), [[0.0, 30.0]]),
+                   "obs_intervals: found none for 1 of 3 units ('11'), expected some for each unit"),
+    "backwards": (([[0.0, 30.0]], [[30.0, 0.0]], [[0.0, 30.0]]), "obs_intervals of unit '11': found 30 to 0 s in row 1, expected starts"),
+    "open": (([[0.0, 30.0]], [[0.0, 1.0], [2.0, NAN]], [[0.0, 30.0]]), "of unit '11': found 2 to nan s in row 2, expected starts"),
+}
+
+
+@pytest.mark.parametrize("fault", OBSERVED_FAULTS)
+def test_units_that_tell_no_common_time_are_refused(made, fault):
+    observed_s, message = OBSERVED_FAULTS[fault]
+    assert message in refused(observed_differently(made, *observed_s), SHOWN)
+
+
+def test_invalid_times_are_cut_out(made):
+    made.nwbfile.add_invalid_time_interval(start_time=9.0, stop_time=13.0)
+    made.nwbfile.add_invalid_time_interval(start_time=15.0, stop_time=15.5)
+    made.nwbfile.add_invalid_time_interval(start_time=15.2, stop_time=16.0)
+    assert read_foreign_nwb(allen(made).write(), ALLEN)[0].units.obs_intervals_s.tolist() == [[0, 9], [13, 15], [16, 20]]
+
+
+def test_invalid_times_without_obs_intervals_are_cut_out_of_the_time_from_0_to_after_the_last_spike(made):
+    made.units(observed_s=[NOT_TOLD] * 3)
+    made.table("shown", start_time=[1.0], stop_time=[1.1], image=["a.png"])
+    path = made.write()
+    assert read_foreign_nwb(path, SHOWN)[0].units.obs_intervals_s is None, "nothing tells"
+    made.nwbfile.add_invalid_time_interval(start_time=1.0, stop_time=2.0)
+    made.nwbfile.set_modified()
+    assert read_foreign_nwb(made.write(), SHOWN)[0].units.obs_intervals_s.tolist() == [[0, 1], [2, 3 + SILENCE_S]]
+
+
+@pytest.mark.parametrize(("start_s", "stop_s", "message"), [
+    (0.0, 20.0, "invalid_times: found all 18.0 s of the units invalid, expected some valid time."),
+    (1.0, NAN, "invalid_times: found 1 to nan s in row 1, expected starts before stops."),
+])  # fmt: skip
+def test_invalid_times_that_leave_or_tell_nothing_are_refused(made, start_s, stop_s, message):
+    made.nwbfile.add_invalid_time_interval(start_time=start_s, stop_time=stop_s)
+    assert message in refused(allen(made).write(), ALLEN)
+
+
+def test_what_is_shown_in_an_invalid_time_is_invalid_in_the_new_file(made, tmp_path):
+    """Onsets at 10 to 13 s: the image at 11 s is gone before the gap, its window is not; that at 12 s comes within it."""
+    start = np.array([10.0, 11.0, 12.0, 13.0])
+    made.table("shown", start_time=start, stop_time=start + 0.05, image=[0, 1, 0, 1])
+    made.units(observed_s=[[[0.0, 20.0]]] * 3)
+    made.nwbfile.add_stimulus_template(series())
+    made.nwbfile.add_invalid_time_interval(start_time=11.1, stop_time=12.5)
+    made.nwbfile.subject = NwbSubject(subject_id="M1", species="Macaca mulatta", sex="M", age="P8Y")
+    result = CliRunner().invoke(main, ["convert", "nwb", str(made.write()), "-o", str(tmp_path / "day.nwb")])
+    assert result.exit_code == 0, result.output
+    session = read_session(tmp_path / "day.nwb")
+    assert session.presentations.is_valid.tolist() == [True, False, False, True]
+    assert session.units.obs_intervals_s.tolist() == [[0, 11.1], [12.5, 20]]
+    with NWBHDF5IO(tmp_path / "day.nwb", "r") as io:
+        rows = io.read().invalid_times
+        assert [rows[edge].data[:].tolist() for edge in ("start_time", "stop_time")] == [[11.1], [12.5]]
+
+
+# Numbers and names ------------------------------------------------------------------------------------------------------
+
+
+def numbered(made, names, values, *, ordered=True):
+    made.nwbfile.add_stimulus(of_names(names, ordered=ordered))
+    start = 1.0 + np.arange(len(values))
+    made.table("shown", start_time=start, stop_time=start + 0.1, image=values)
+    made.units()
+    return made.write()
+
+
+def test_numbers_that_the_names_of_the_images_contradict_are_refused(made):
+    """Counted from 0 the images 1 to 3 would each be taken for the next one; the last of the four was never shown."""
+    path = numbered(made, ["im1.png", "im2.png", "im3.png", "im4.png"], [1, 2, 3])
+    message = refused(path, Stimuli())
+    assert "found image number 1, which is 'im2.png' when counted from 0, expected the number that is in the file name." in message
+    assert message.endswith("Next: set stimuli.first_number to the number of the file's first image, or name a column with names")
+    assert read_foreign_nwb(path, Stimuli(first_number=1))[1].image == ("im1.png", "im2.png", "im3.png")
+    assert read_foreign_nwb(path, Stimuli(first_number=0))[1].image == ("im2.png", "im3.png", "im4.png"), "who says so is believed"
+
+
+def test_names_without_zeros_are_found_by_number(made):
+    path = numbered(made, ["003.png", "002.png", "001.png", "004.png"], ["1", "002", "3"])
+    assert read_foreign_nwb(path, Stimuli())[1].image == ("001.png", "002.png", "003.png")
+
+
+def test_numbers_among_names_are_counted_as_without_them(made):
+    path = numbered(made, ["a.png", "b.png", "c.png", "d.png"], ["0", "b", "3", "-1"])
+    assert read_foreign_nwb(path, Stimuli())[1].image == ("a.png", "b.png", "d.png", "blank")
+
+
+def test_a_name_that_is_no_image_of_the_file_is_refused(made):
+    message = refused(numbered(made, ["a.png", "b.png", "c.png", "d.png"], ["a", "x", "x"]), Stimuli())
+    found, expected = "found 1 image that is not there ('x'; 2 rows)", f"expected images of {made.path}: scenes (from 'a.png' to 'd.png')"
+    assert message.startswith(f"{made.path}: shown: {found}, {expected}.")
+
+
+def test_an_index_is_a_place_in_the_order_whatever_the_images_are_called(made):
+    images = of_names(["3", "1", "2", "0"])
+    made.nwbfile.add_stimulus(images)
+    told = {"data": np.array([0, 1, 3], np.uint32), "timestamps": [1.0, 2.0, 3.0], "indexed_images": images}
+    made.nwbfile.add_stimulus(IndexSeries(name="shown", unit="N/A", **told))
+    made.units()
+    assert read_foreign_nwb(made.write(), Stimuli())[1].image == ("image 3", "image 1", "image 0")
 
 
 # Pixels -----------------------------------------------------------------------------------------------------------------

@@ -256,6 +256,16 @@ NO_RESPONSES = ResponseUnits(np.zeros(0, np.uint32), None, None)
 NOTHING = Session(example_session().about, None, Images((), ()), None, Units(()), NO_RESPONSES, None, None)
 
 
+def test_no_time_is_told_for_all_units_where_they_were_observed_at_different_times(tmp_path: Path) -> None:
+    session, spikes = example_session(), (np.array([1.0]), np.array([2.0]))
+    session = replace(session, units=replace(session.units, spike_times_s=spikes, obs_intervals_s=np.array([[0.0, 30.0]])))
+    write_session(session, tmp_path / "a.nwb")
+    assert read_session(tmp_path / "a.nwb").units.obs_intervals_s.tolist() == [[0, 30]]
+    with h5py.File(tmp_path / "a.nwb", "r+") as hdf5:
+        hdf5[f"units/{c.OBS_INTERVALS}"][1] = [30.0, 60.0]
+    assert read_session(tmp_path / "a.nwb").units.obs_intervals_s is None, "0 to 60 s would make silence of what nobody saw"
+
+
 def test_a_file_may_hold_only_what_was_recorded(tmp_path: Path) -> None:
     times_s = np.array([0.1, 0.7])
     write_session(replace(NOTHING, events={"line 1": Events(times_s, np.array([1, 0]))}), tmp_path / "events.nwb")

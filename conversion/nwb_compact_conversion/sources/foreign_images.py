@@ -26,6 +26,8 @@ NUMBERED = "image "
 class FileImages:
     """Images, and what numbers in a log mean of them."""
 
+    where: str
+    """What an error calls them."""
     images: Images
     is_ordered: bool
     """Whether the file says which is the first."""
@@ -67,7 +69,7 @@ def read_file_images(nwbfile: Any, stimuli: Stimuli, file_path: Path, indexed: A
         source=all_alike(stimuli.source),
         licence=all_alike(stimuli.licence),
     )
-    return FileImages(images, is_series or found.order_of_images is not None, first)
+    return FileImages(where, images, is_series or found.order_of_images is not None, first)
 
 
 def _chosen(nwbfile: Any, wanted: str | None, file_path: Path, indexed: Any) -> Any:

@@ -4,27 +4,28 @@ Seen so far: tables of intervals (Allen Institute: natural_scenes_presentations;
 or in a processing module. All times of an NWB file are on one clock, so such a session needs no alignment.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer
 
 from nwb_compact import contract as c
-from nwb_compact.errors import NwbCompactError, nearest
-from nwb_compact.nwb_io import opened
+from nwb_compact.errors import NwbCompactError
+from nwb_compact.nwb_io import numbers, opened
 from nwb_compact.nwb_session import in_memory
-from nwb_compact.nwb_units import read_device, read_electrodes, read_units
+from nwb_compact.nwb_units import observed_of_units, read_device, read_electrodes, read_units
 from nwb_compact.session import About, Images, Subject, Units
 from nwb_compact_conversion.recorded import Recorded
 from nwb_compact_conversion.session_yaml import Stimuli
-from nwb_compact_conversion.sources.foreign_images import NUMBERED, FileImages, read_file_images
+from nwb_compact_conversion.sources.foreign_log import read_foreign_log
 from nwb_compact_conversion.sources.reading import read_by, reading
+from nwb_compact_conversion.sources.stretches import Stretches, in_common, joined, without
 from nwb_compact_conversion.sources.unit_names import require_names
 from nwb_compact_conversion.stimulus.presentations import BLANK
-from nwb_compact_conversion.stimulus.stimulus_log import NO_CODE, NO_VALUE, StimulusLog, onset_column, plain
+from nwb_compact_conversion.stimulus.stimulus_log import StimulusLog
+from nwb_compact_conversion.stimulus.while_recording import recorded_s
 
 
 def with_blank(stimuli: Stimuli) -> Stimuli:
@@ -32,7 +33,9 @@ def with_blank(stimuli: Stimuli) -> Stimuli:
     return stimuli.model_copy(update={"blank": (*stimuli.blank, BLANK)})
 
 
-def read_foreign_nwb(file_path: Path, stimuli: Stimuli) -> tuple[Recorded, StimulusLog, Images | None, About, Subject | None]:
+def read_foreign_nwb(
+    file_path: Path, stimuli: Stimuli, report: Callable[[str], None] = lambda line: None
+) -> tuple[Recorded, StimulusLog, Images | None, About, Subject | None]:
     """Units, log, images, session and animal of an NWB file.
 
     Parameters
@@ -42,6 +45,8 @@ def read_foreign_nwb(file_path: Path, stimuli: Stimuli) -> tuple[Recorded, Stimu
     stimuli
         `table` and `columns` name the log, `templates` the images in the file. Where `images` names a folder none are read from
         the file. What the file leaves no choice about needs no name.
+    report
+        Called with a line where units were observed at different times.
 
     Returns
     -------
@@ -49,13 +54,16 @@ def read_foreign_nwb(file_path: Path, stimuli: Stimuli) -> tuple[Recorded, Stimu
         Recorded units, with scalar columns as properties and their electrodes; the log in the order of its onsets, whose images
         are names of the images in the file or what the column says; those images, None where `stimuli.images` names others;
         and what the file says of session and animal. A row whose image is NaN, negative or empty showed nothing: it stays, as
-        an invalid one of the image `BLANK`; see `with_blank`.
+        an invalid one of the image `BLANK`; see `with_blank`. The units' `obs_intervals_s` are the time in which all of them were
+        observed, less the file's invalid times whatever their tags. A file with invalid times and without obs_intervals is taken to
+        have recorded as `while_recording.recorded_s` says, until shortly after the last spike of all.
 
     Raises
     ------
     NwbCompactError
         If the file is damaged or lacks a table, column, units or spike times that are asked for (the message lists what is
-        there), has a unit twice, images that are not 8 bits or numbers in the log that count none of them.
+        there), has a unit twice, units that were never observed all at the same time, no valid time, a log as `log_of` refuses it,
+        images that are not 8 bits or numbers in the log that count none of them.
 
     Examples
     --------
@@ -66,17 +74,13 @@ def read_foreign_nwb(file_path: Path, stimuli: Stimuli) -> tuple[Recorded, Stimu
     """
     with reading(file_path, "a whole NWB file"), opened(file_path) as file:
         nwbfile = file.nwbfile
-        shown = _log_of(nwbfile, stimuli, file_path)
-        images = None
-        if stimuli.images is None:
-            images = read_file_images(nwbfile, stimuli, file_path, getattr(shown, "indexed_images", None))
-        log = _log(shown, images, stimuli, f"{file_path}: {shown.name}")
+        log, images = read_foreign_log(nwbfile, stimuli, file_path)
         recorded = Recorded(
             files=(file_path,),
             reader=read_by("pynwb", "NWBHDF5IO"),
             start_time=nwbfile.timestamps_reference_time,
             device=read_device(nwbfile),
-            units=_units(nwbfile, file_path),
+            units=_units(nwbfile, file_path, report),
             electrodes=read_electrodes(nwbfile, file_path),
         )
         # All times count from the reference time. An identifier belongs to one file, and so does the record of how it was made.
@@ -87,13 +91,13 @@ def read_foreign_nwb(file_path: Path, stimuli: Stimuli) -> tuple[Recorded, Stimu
             source_script=None,
         )
         subject = None if nwbfile.subject is None else in_memory(Subject, nwbfile.subject)
-        return recorded, log, None if images is None else images.images, about, subject
+        return _with_gaps(recorded, nwbfile, file_path), log, images, about, subject
 
 
 # Units ------------------------------------------------------------------------------------------------------------------
 
 
-def _units(nwbfile: Any, file_path: Path) -> Units:
+def _units(nwbfile: Any, file_path: Path, report: Callable[[str], None]) -> Units:
     tables = [nwbfile.units] if nwbfile.units is not None else [
         one for module in nwbfile.processing.values() for one in module.data_interfaces.values() if one.neurodata_type == "Units"
     ]
@@ -114,116 +118,60 @@ def _units(nwbfile: Any, file_path: Path) -> Units:
         if not np.isfinite(train).all():
             found = f"spike times of unit '{name}' that are no numbers"
             raise NwbCompactError(file_path, found=found, expected="seconds", next_step="correct or remove that unit")
-    return replace(units, spike_times_s=spikes)
+    of_units = observed_of_units(rows, file_path)
+    observed = None if of_units is None else _observed(of_units, names, file_path, report)
+    return replace(units, spike_times_s=spikes, obs_intervals_s=observed)
 
 
-# What was shown ---------------------------------------------------------------------------------------------------------
+# When they were observed ------------------------------------------------------------------------------------------------
 
 
-def _log_of(nwbfile: Any, stimuli: Stimuli, file_path: Path) -> Any:
-    """The table or IndexSeries that says what was shown when."""
-    there = dict(nwbfile.intervals or {}) | {one.name: one for one in nwbfile.stimulus.values() if one.neurodata_type == "IndexSeries"}
-    there |= {name: one for name in ("trials", "epochs") if (one := getattr(nwbfile, name)) is not None}
-    there.pop("invalid_times", None)
-    wanted = stimuli.table
-    if wanted in there:
-        return there[wanted]
-    if wanted is None and len(there) == 1:
-        return next(iter(there.values()))
-    found = f"{'no' if not there else len(there)} tables" if wanted is None else f"no table '{wanted}'"
-    expected = "one that says what was shown when" if wanted is None else f"a table of intervals or IndexSeries{_near(wanted, there)}"
-    found += f" (there: {', '.join(there) or 'none'})"
-    raise NwbCompactError(file_path, found=found, expected=expected, next_step="name the right one as stimuli.table")
+def _observed(of_units: Sequence[Stretches], names: Sequence[str], file_path: Path, report: Callable[[str], None]) -> Stretches | None:
+    """When all units were observed: outside of that a unit without spikes may have been silent or out of sight."""
+    where = f"{file_path}: {c.OBS_INTERVALS}"
+    for name, stretches in zip(names, of_units, strict=True):
+        _require_stretches(f"{where} of unit '{name}'", stretches)
+    whole = [joined(stretches) for stretches in of_units]
+    if not any(map(len, whole)):
+        return None
+    untold = [name for name, stretches in zip(names, whole, strict=True) if not len(stretches)]
+    if untold:
+        found, expected = f"none for {len(untold)} of {len(names)} units ('{untold[0]}')", "some for each unit, or for none"
+        raise NwbCompactError(where, found=found, expected=expected, next_step="give them theirs, or leave these units out")
+    common = in_common(whole)
+    if not len(common):
+        first, last = int(np.argmin([one[-1, 1] for one in whole])), int(np.argmax([one[0, 0] for one in whole]))
+        said = ", ".join(f"'{names[unit]}' from {whole[unit][0, 0]:g} to {whole[unit][-1, 1]:g} s" for unit in (first, last))
+        next_step = "save units that were observed together as files of their own and convert each, or leave units out"
+        found = f"units that were never observed all at the same time ({said})"
+        raise NwbCompactError(where, found=found, expected="time common to all", next_step=next_step)
+    if any(not np.array_equal(stretches, common) for stretches in whole):
+        together_s, any_s = _seconds(common), _seconds(joined(np.concatenate(whole)))
+        report(f"units were observed at different times: the {together_s:.1f} s common to all {len(whole)} count, of {any_s:.1f} s in all")
+    return common
 
 
-def _log(shown: Any, images: FileImages | None, stimuli: Stimuli, where: str) -> StimulusLog:
-    columns = _of_series(shown) if shown.neurodata_type == "IndexSeries" else _of_table(shown, stimuli, where)
-    onset_s = columns["onset"].astype(np.float64)
-    image, is_shown = _names(columns["image"], images, stimuli, where, from_0=shown.neurodata_type == "IndexSeries")
-    is_valid = is_shown & np.isfinite(onset_s)
-    if "is_valid" in columns:
-        is_valid &= _truth(columns["is_valid"], stimuli)
-    if not is_valid.any():
-        next_step = "correct stimuli.columns, stimuli.blank or stimuli.valid_values"
-        raise NwbCompactError(where, found=f"no valid row of {len(onset_s)}", expected="presentations", next_step=next_step)
-    order = np.argsort(onset_s, kind="stable")
-    offset_s = columns["offset"].astype(np.float64)[order] if "offset" in columns else None
-    code = _codes(columns["code"])[order] if "code" in columns else None
-    return StimulusLog(tuple(image[row] for row in order), onset_s[order], offset_s, is_valid[order], code)
+def _with_gaps(recorded: Recorded, nwbfile: Any, file_path: Path) -> Recorded:
+    """The invalid times cut out of when the units were observed."""
+    units, observed, rows = recorded.units, recorded_s(recorded), nwbfile.invalid_times
+    if units is None or observed is None or rows is None or not len(rows):
+        return recorded
+    where = f"{file_path}: {rows.name}"
+    gaps = np.column_stack([numbers(rows, name, file_path).astype(float) for name in (c.START_TIME, c.STOP_TIME)])
+    _require_stretches(where, gaps)
+    left = without(observed, gaps)
+    if not len(left):
+        found, next_step = f"all {_seconds(joined(observed)):.1f} s of the units invalid", "correct the table of invalid times"
+        raise NwbCompactError(where, found=found, expected="some valid time", next_step=next_step)
+    return replace(recorded, units=replace(units, obs_intervals_s=left))
 
 
-def _of_series(series: Any) -> dict[str, np.ndarray]:
-    image = np.asarray(series.data[:])
-    times = series.starting_time + np.arange(len(image)) / series.rate if series.timestamps is None else np.asarray(series.timestamps[:])
-    return {"image": image, "onset": times}
+def _require_stretches(where: str, stretches: Stretches) -> None:
+    broken = np.flatnonzero(~np.isfinite(stretches).all(axis=1) | (stretches[:, 0] > stretches[:, 1]))
+    if len(broken):
+        found = "{:g} to {:g} s".format(*stretches[broken[0]]) + f" in row {broken[0] + 1}"
+        raise NwbCompactError(where, found=found, expected="starts before stops", next_step="correct that row in the file")
 
 
-def _of_table(rows: Any, stimuli: Stimuli, where: str) -> dict[str, np.ndarray]:
-    named, told = stimuli.columns, stimuli.columns.model_fields_set
-    wanted = {
-        "image": named.image,
-        "onset": onset_column(stimuli) if "onset" in told else c.START_TIME,
-        "offset": named.offset or c.STOP_TIME,
-        "is_valid": named.is_valid,
-        "code": named.code,
-    }
-    for key, name in wanted.items():
-        if name is not None and name not in rows.colnames:
-            found, expected = f"no column '{name}' (there: {', '.join(rows.colnames)})", f"a column of it{_near(name, rows.colnames)}"
-            raise NwbCompactError(where, found=found, expected=expected, next_step=f"name the right one as stimuli.columns.{key}")
-    return {key: np.asarray(rows[name].data[:]) for key, name in wanted.items() if name is not None}
-
-
-def _names(
-    values: np.ndarray, images: FileImages | None, stimuli: Stimuli, where: str, *, from_0: bool
-) -> tuple[list[str], Bool[np.ndarray, "presentation"]]:
-    """What each row showed, by the name of an image in the file where they are there; and whether it showed anything."""
-    nothing = {plain(word) for word in stimuli.blank} | set(NO_VALUE)
-    texts = [plain(str(value)) for value in values]
-    is_shown = np.array([not (text in nothing or _is_negative(text)) for text in texts], bool)
-    shown = {text for text, is_one in zip(texts, is_shown, strict=True) if is_one}
-    said = {text: str(value) for text, value in zip(texts, values, strict=True)}
-    if all(text.isdecimal() for text in shown):
-        if images is not None:
-            said = _by_number(shown, images, 0 if from_0 else images.first_number, where)
-        else:
-            # An IndexSeries counts from 0; the images in a folder are counted as every log counts them.
-            said = {text: str(int(text) + from_0 * stimuli.first_number) for text in shown}
-    return [said[text] if is_one else BLANK for text, is_one in zip(texts, is_shown, strict=True)], is_shown
-
-
-def _by_number(shown: set[str], images: FileImages, first: int, where: str) -> dict[str, str]:
-    """Names of the images that numbers mean: those that are called so, if all are, else by the order of the images."""
-    called = {name.removeprefix(NUMBERED).rsplit(".", 1)[0]: name for name in images.images.name}
-    if shown <= set(called):
-        return called
-    if not images.is_ordered:
-        next_step = "name a column with the names of the images, or give the images as stimuli.images"
-        raise NwbCompactError(where, found="numbers of images without order_of_images", expected="their order", next_step=next_step)
-    last = first + len(images.images) - 1
-    outside = sorted(int(text) for text in shown if not first <= int(text) <= last)
-    if outside:
-        found = f"image number {outside[0]}" + (f" and {len(outside) - 1} other numbers" if len(outside) > 1 else "")
-        expected = f"{first} to {last}, for the {len(images.images)} images in the file"
-        raise NwbCompactError(where, found=found, expected=expected, next_step="correct stimuli.first_number, columns.image or templates")
-    return {text: images.images.name[int(text) - first] for text in shown}
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    return f" ({nearest(name, list(known))})" if known else ""
-
-
-def _is_negative(text: str) -> bool:
-    return text.startswith("-") and text[1:].replace(".", "", 1).isdecimal()
-
-
-def _truth(values: np.ndarray, stimuli: Stimuli) -> Bool[np.ndarray, "presentation"]:
-    if values.dtype.kind in "biuf":
-        return np.asarray(np.nan_to_num(values.astype(np.float64)) != 0)
-    yes = {plain(value) for value in stimuli.valid_values}
-    return np.array([plain(str(value)) in yes for value in values], bool)
-
-
-def _codes(values: np.ndarray) -> Integer[np.ndarray, "presentation"]:
-    numbers: Float[np.ndarray, "presentation"] = values.astype(np.float64)
-    return np.where(np.isfinite(numbers), numbers, NO_CODE).astype(np.int64)
+def _seconds(stretches: Stretches) -> float:
+    return float(np.diff(stretches).sum())
