@@ -14,8 +14,8 @@ WIDTH = 100
 SECTIONS = {"counts": ("subject", "session", "stimuli", "responses"), "nwb": ("subject", "session", "stimuli", "responses")}
 """Sections that a source has a use for; others have a use for all, but those without voltage none for `sorting`."""
 SORTED_SOURCES = ("sorted",)
-OWN = ("counts: ", "nwb: ", "sorted: ")
-"""How the docstring of a key begins that only one source has a use for."""
+OWN = ("counts", "nwb", "sorted", "blackrock", "plexon")
+"""Sources that some keys are for alone: the docstring of such a key begins with their names and a colon."""
 EXAMPLES = {
     "subject_id": "M1", "species": "Macaca mulatta", "sex": "M", "age": "P8Y", "date_of_birth": "2011-04-01", "weight": "9.1 kg",
     "session_start_time": "2019-09-23T10:30:00-04:00", "session_id": "20190923", "experimenter": ["Last, First"],
@@ -56,14 +56,20 @@ def _section(section: Stage, indent: str, source: str, *, own_only: bool) -> Ite
             inner = list(_section(value, indent + "  ", source, own_only=own_only))
             yield from [*_comment(said, indent), f"{indent}{name}:", *inner] if inner else []
             continue
-        its_own = said.startswith(f"{source}: ")
-        if not its_own and (own_only or said.startswith(OWN)):
+        owners = _owners(said)
+        if source not in owners and (own_only or owners):
             continue
         yield from _comment(said, indent)
         if value is None or value == ():
             yield f"{indent}#{name}: {_one_line(EXAMPLES.get(name, 'text'))}"
         else:
             yield f"{indent}#{name}: {_one_line(value)}"
+
+
+def _owners(said: str) -> tuple[str, ...]:
+    """The sources that a key is for alone; none where it is for all."""
+    names = tuple(said.partition(": ")[0].split(", "))
+    return names if set(names) <= set(OWN) else ()
 
 
 def _comment(text: str, indent: str) -> list[str]:

@@ -70,7 +70,7 @@ def test_units_are_those_the_vendor_lists(raw_data):
 
 def test_noise_is_no_unit_and_unsorted_spikes_may_stay_out(raw_data):
     resorted = raw_data / "blackrock" / "blackrock_2_1" / "l101210-001-02.nev"
-    with_unsorted, without = read_blackrock(resorted).units, read_blackrock(resorted, unsorted=False).units
+    with_unsorted, without = read_blackrock(resorted).units, read_blackrock(resorted, keep_unsorted=False).units
     assert set(with_unsorted.properties["sort_code"]) == {0, 1, 2, 3}
     assert sum(map(len, with_unsorted.spike_times_s)) == 14_210 - 159
     assert sum(map(len, without.spike_times_s)) == 5715 + 2129 + 610
@@ -147,17 +147,15 @@ def test_pauses_stay_gaps(vendor, tmp_path):
     np.testing.assert_array_equal(recording.get_traces(1), samples[100:])
 
 
-@pytest.mark.parametrize(("tolerance_ms", "n_segments"), [(0.0, 2), (20.0, 1)])
-def test_gaps_between_stamped_samples_start_a_segment(vendor, tmp_path, tolerance_ms, n_segments):
+def test_gaps_between_stamped_samples_start_a_segment(vendor, tmp_path):
     samples = vendor.words(300, 2)
     stamps = 1_700_000_000_000_000_000 + (np.arange(300) * 1e9 / 30_000).astype(np.int64) + np.where(np.arange(300) < 100, 0, 10_000_000)
     blocks = [(int(at), one[None]) for at, one in zip(stamps, samples, strict=True)]
     file = vendor.write_nsx(tmp_path / "a.ns6", blocks, vendor.NEURAL, stamp_each=True, spec=(3, 0))
-    recording = read_blackrock(file, gap_tolerance_ms=tolerance_ms).recording
-    assert recording.get_num_segments() == n_segments
+    recording = read_blackrock(file).recording
+    assert recording.get_num_segments() == 2
     assert recording.get_start_time(0) == 0
-    if n_segments == 2:
-        np.testing.assert_allclose(recording.get_start_time(1), 100 / 30_000 + 0.01, atol=1e-6)
+    np.testing.assert_allclose(recording.get_start_time(1), 100 / 30_000 + 0.01, atol=1e-6)
     file.write_bytes(file.read_bytes()[:-3])
     assert "ends in the middle of its data" in refused(file)
 
@@ -193,14 +191,13 @@ def seen_s(recording, value):
     ])
 
 
-@pytest.mark.parametrize("tolerance_ms", [0.0, 300.0])
 @pytest.mark.parametrize("gap_ns", [0, 200_000_000])
 @pytest.mark.parametrize("ppm", [100, -100, 0])
-def test_words_stay_with_the_samples_of_a_clock_that_drifts(vendor, tmp_path, ppm, gap_ns, tolerance_ms):
-    recorded = read_blackrock(stamped(vendor, tmp_path / "day", ppm=ppm, gap_ns=gap_ns), gap_tolerance_ms=tolerance_ms)
+def test_words_stay_with_the_samples_of_a_clock_that_drifts(vendor, tmp_path, ppm, gap_ns):
+    recorded = read_blackrock(stamped(vendor, tmp_path / "day", ppm=ppm, gap_ns=gap_ns))
     words = recorded.events["digital_input_port"]
     spikes_s = seen_s(recorded.recording, -500)
-    assert recorded.recording.get_num_segments() == (2 if gap_ns and not tolerance_ms else 1)
+    assert recorded.recording.get_num_segments() == (2 if gap_ns else 1)
     # Without the stamps the last of them would be 1.4 ms apart.
     np.testing.assert_allclose(words.time_s[words.code == 7], spikes_s, rtol=0, atol=2e-6)
     np.testing.assert_allclose(recorded.units.spike_times_s[0], spikes_s, rtol=0, atol=2e-6)

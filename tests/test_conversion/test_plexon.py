@@ -71,7 +71,7 @@ def test_everything_is_on_the_clock_of_the_first_sample(vendor, tmp_path):
 
 
 def test_unsorted_spikes_may_stay_out(vendor, tmp_path):
-    assert read_plexon(vendor.write_plx(tmp_path / "a.plx")["path"], unsorted=False).units.name == ("SPK02#1",)
+    assert read_plexon(vendor.write_plx(tmp_path / "a.plx")["path"], keep_unsorted=False).units.name == ("SPK02#1",)
 
 
 def test_pauses_stay_gaps(vendor, tmp_path):

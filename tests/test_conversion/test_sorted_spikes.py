@@ -286,8 +286,8 @@ def test_devices_are_read_by_their_own_modules(tmp_path, monkeypatch, suffix, mo
     file, units = tmp_path / f"a{suffix}", Units(("1",), (np.array([0.5]),))
     file.touch()
     answers = {file: Recorded((file,), "reader", units=units)}
-    stand_in = ModuleType(module)
-    setattr(stand_in, f"read_{module}", lambda path: answers[path])
+    stand_in, asked = ModuleType(module), []
+    setattr(stand_in, f"read_{module}", lambda path, *, keep_unsorted: asked.append(keep_unsorted) or answers[path])
     monkeypatch.setitem(sys.modules, f"nwb_compact_conversion.sources.{module}", stand_in)
     assert read(file) is answers[file]
     assert f"found a sampling frequency for it, expected none: a {suffix} file tells its clock." in refused(file, sampling_frequency_hz=1.0)
@@ -297,7 +297,10 @@ def test_devices_are_read_by_their_own_modules(tmp_path, monkeypatch, suffix, mo
     expected = f"found events beside a recording that has its own, expected those of {file.name}. Next: leave --events out"
     assert refused(file, events_csv=csv) == f"{csv}: {expected}"
     answers[file] = Recorded((file,), "reader")
-    assert refused(file).startswith(f"{file}: found no sorted unit, expected at least one.")
+    assert refused(file) == f"{file}: found no sorted unit, expected at least one. Next: sort it, or convert its voltage"
+    assert set(asked) == {True}
+    assert refused(file, keep_unsorted=False).endswith("Next: sort it, or convert its voltage, or set sorting.curation.keep_unsorted: true")
+    assert asked[-1] is False
 
 
 @settings(max_examples=25, deadline=None)

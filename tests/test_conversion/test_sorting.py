@@ -179,6 +179,17 @@ def test_arrays_are_sorted_apart(world, finds, tmp_path):
     assert lines[:2] == ["array V4: spykingcircus2 found 1 units on 3 channels", "array V1: spykingcircus2 found 2 units on 3 channels"]
 
 
+def test_an_array_without_positions_is_refused_before_any_is_sorted(world, tmp_path):
+    two = recorded(world[0]).select_channels([0, 1])
+    two.set_property("group_name", np.array(["V4", "V4"]))
+    others = NumpyRecording([two.get_traces()], RATE, channel_ids=[2, 3])
+    others.set_channel_gains(0.25)
+    others.set_channel_offsets(0.0)
+    others.set_property("channel_name", np.array(["a", "b"]))
+    others.set_property("group_name", np.array(["V1", "V1"]))
+    assert refused(others, Sorting(), scratch=tmp_path).startswith("sorting: found no positions of 2 electrodes, expected them")
+
+
 def test_an_array_without_units_is_told_and_the_others_are_kept(world, finds, tmp_path):
     recording = recorded(world[0], ["V4", "V1", "V1", "V1", "V4", "V4"])
     finds({}, {0: world[2][1]})
@@ -301,7 +312,7 @@ def blackrock(raw_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("blackrock")
     for suffix in (".ns5", ".nev"):
         shutil.copy(raw_data / "blackrock" / f"FileSpec2.3001{suffix}", folder)
-    recorded = read_blackrock(folder / "FileSpec2.3001.ns5", unsorted=True)
+    recorded = read_blackrock(folder / "FileSpec2.3001.ns5")
     known = dict(zip(recorded.units.properties["channel_name"].tolist(), recorded.units.spike_times_s, strict=True))
     header = (folder / "FileSpec2.3001.nev").read_bytes()
     at = header.index(b"NEUEVWAV")

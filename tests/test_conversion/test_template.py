@@ -51,5 +51,11 @@ def test_every_key_of_the_schema_is_in_the_template_with_a_comment():
 def test_sources_that_come_sorted_are_not_asked_how_to_sort():
     assert "sorter" not in template("sorted")
     assert "#exclude_labels" in template("sorted")
+    assert "#exclude_labels" not in template("plexon")
     assert "#sorter:" in template("plexon"), "a .plx may hold wideband voltage"
     assert "alignment:" not in template("counts")
+
+
+def test_sort_codes_are_asked_of_sources_that_have_them():
+    sources = ["blackrock", "plexon", "sorted", "openephys", "spikeglx", "intan", "recording", "counts", "nwb"]
+    assert [source for source in sources if "#keep_unsorted" in template(source)] == ["blackrock", "plexon", "sorted"]

@@ -5,7 +5,6 @@ analog inputs (a photodiode) are kept apart from electrodes, and the voltage sca
 """
 
 import weakref
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -30,11 +29,11 @@ from nwb_compact_conversion.sources.reading import (
 
 EXPECTED = "a Blackrock .nsX (.ns1 to .ns6) or .nev file"
 NSX = tuple(f".ns{number}" for number in range(1, 7))
+NO_GAP_MS = 0.0
+"""Gaps up to this are taken as none: every gap starts a new segment."""
 
 
-def read_blackrock(
-    file_path: Path, *, voltage: bool = False, units: bool = True, unsorted: bool = True, gap_tolerance_ms: float = 0.0
-) -> Recorded:
+def read_blackrock(file_path: Path, *, voltage: bool = False, keep_unsorted: bool = True) -> Recorded:
     """One Blackrock recording.
 
     Examples
@@ -52,12 +51,8 @@ def read_blackrock(
         all .nsX of that name. A .nev: its units and digital words, on the clock of the .nev.
     voltage
         With a .nev: the voltage of the .nsX of the same name with the highest number is read as well, and must be there.
-    units
-        Whether the units of the .nev are read.
-    unsorted
+    keep_unsorted
         Whether threshold crossings that nobody sorted (sort code 0) are a unit of their channel. Noise (255) never is.
-    gap_tolerance_ms
-        Gaps up to this are taken as none; every longer one starts a new segment. Passed to SpikeInterface.
 
     Returns
     -------
@@ -85,28 +80,19 @@ def read_blackrock(
     nev = file_path if nsx is not file_path else _beside(file_path, ".nev")
     files = tuple(path for path in (nsx, nev) if path is not None)
     with reading(file_path, EXPECTED):
-        return _read(files, nsx, nev, Wanted(units, unsorted, gap_tolerance_ms))
+        return _read(files, nsx, nev, keep_unsorted=keep_unsorted)
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What of the files is wanted; see `read_blackrock`."""
-
-    units: bool
-    unsorted: bool
-    gap_tolerance_ms: float
-
-
-def _read(files: tuple[Path, ...], nsx: Path | None, nev: Path | None, wanted: Wanted) -> Recorded:
+def _read(files: tuple[Path, ...], nsx: Path | None, nev: Path | None, *, keep_unsorted: bool) -> Recorded:
     nev_header = None if nev is None else read_nev_header(nev)
     recording, clock, header = None, SampleClock(np.zeros(1), np.zeros(1)), None
     analog: dict[str, BaseRecording] = {}
     if nsx is not None:
         header = read_nsx_header(nsx)
-        whole = _whole(nsx, header, nev, wanted.gap_tolerance_ms)
+        whole = _whole(nsx, header, nev)
         clock = clock_of(nsx, whole)
         recording, analog = _parted(whole)
-        more = _analog_of_siblings(nsx, nev, clock, wanted.gap_tolerance_ms)
+        more = _analog_of_siblings(nsx, nev, clock)
         files += tuple(path for path, channels in more if set(channels) - set(analog))
         for _, channels in more:
             analog = channels | analog
@@ -115,8 +101,7 @@ def _read(files: tuple[Path, ...], nsx: Path | None, nev: Path | None, wanted: W
     if nev is not None and nev_header is not None:
         reader = nev_reader(nev)
         events = events_of(nev, reader, clock)
-        if wanted.units:
-            spikes, electrodes = units_of(nev, reader, nev_header, recording, clock, unsorted=wanted.unsorted)
+        spikes, electrodes = units_of(nev, reader, nev_header, recording, clock, keep_unsorted=keep_unsorted)
     return Recorded(
         files=files,
         reader=read_by("neo", "BlackrockRawIO") if nsx is None else read_by("spikeinterface", "BlackrockRecordingExtractor"),
@@ -153,10 +138,10 @@ def _described(nev: NevHeader | None) -> str | None:
     return None if nev is None or not nev.application else f"recorded with {nev.application}"
 
 
-def _whole(nsx: Path, header: NsxHeader, nev: Path | None, gap_tolerance_ms: float) -> BaseRecording:
+def _whole(nsx: Path, header: NsxHeader, nev: Path | None) -> BaseRecording:
     from spikeinterface.extractors import read_blackrock as read_nsx
 
-    recording = read_nsx(nsx, stream_id=nsx.suffix[-1], gap_tolerance_ms=gap_tolerance_ms)
+    recording = read_nsx(nsx, stream_id=nsx.suffix[-1], gap_tolerance_ms=NO_GAP_MS)
     # Neo opens the file when samples are read and never closes it; without this Python warns when the recording goes.
     weakref.finalize(recording.neo_reader, _close, vars(recording.neo_reader).setdefault("_nsx_fids", {}))
     if header.spec == "2.1":
@@ -192,9 +177,7 @@ def _parted(whole: BaseRecording) -> tuple[BaseRecording | None, dict[str, BaseR
     return (None if is_analog.all() else whole.select_channels(whole.channel_ids[~is_analog])), analog
 
 
-def _analog_of_siblings(
-    nsx: Path, nev: Path | None, clock: SampleClock, gap_tolerance_ms: float
-) -> list[tuple[Path, dict[str, BaseRecording]]]:
+def _analog_of_siblings(nsx: Path, nev: Path | None, clock: SampleClock) -> list[tuple[Path, dict[str, BaseRecording]]]:
     """A photodiode is often sampled at another rate than the electrodes, hence lies in another .nsX; the highest rate first."""
     found = []
     for suffix in reversed(NSX):
@@ -203,7 +186,7 @@ def _analog_of_siblings(
         header = read_nsx_header(path)
         if not header.has_analog_inputs:
             continue
-        whole = _whole(path, header, nev, gap_tolerance_ms)
+        whole = _whole(path, header, nev)
         put_on(clock, whole)
         found.append((path, _parted(whole)[1]))
     return found

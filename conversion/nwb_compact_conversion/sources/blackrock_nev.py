@@ -55,10 +55,10 @@ def events_of(nev: Path, reader: Any, clock: SampleClock) -> dict[str, Events]:
 
 
 def units_of(
-    nev: Path, reader: Any, header: NevHeader, recording: BaseRecording | None, clock: SampleClock, *, unsorted: bool
+    nev: Path, reader: Any, header: NevHeader, recording: BaseRecording | None, clock: SampleClock, *, keep_unsorted: bool
 ) -> tuple[Units, Electrodes | None]:
     """The units, on the channels of `recording`; without one, and the electrodes on which there are spikes."""
-    trains = _trains(nev, reader, clock, unsorted=unsorted)
+    trains = _trains(nev, reader, clock, keep_unsorted=keep_unsorted)
     numbers = [number for number, _ in trains]
     if recording is None:
         names = {number: f"ch{number}" for number in sorted(set(numbers))}
@@ -79,12 +79,12 @@ def units_of(
     return units, electrodes
 
 
-def _trains(nev: Path, reader: Any, clock: SampleClock, *, unsorted: bool) -> Mapping[tuple[int, int], Float[np.ndarray, "_"]]:
+def _trains(nev: Path, reader: Any, clock: SampleClock, *, keep_unsorted: bool) -> Mapping[tuple[int, int], Float[np.ndarray, "_"]]:
     """Spike times by electrode number and sort code."""
     trains = {}
     for index, name in enumerate(reader.header["spike_channels"]["name"]):
         number, code = (int(part) for part in str(name).removeprefix("ch").split("#"))
-        if code == NOISE or (code == UNSORTED and not unsorted):
+        if code == NOISE or (code == UNSORTED and not keep_unsorted):
             continue
         ticks = reader.get_spike_timestamps(0, 0, index)
         trains[number, code] = check_ascending(nev, f"spikes of {name}", clock.of(reader.rescale_spike_timestamp(ticks, "float64")))

@@ -44,14 +44,14 @@ LATEST_S = 1e9
 """Neo passes over what is later than the last block unless it is given an end."""
 
 
-def read_plexon(file_path: Path, *, unsorted: bool = True) -> Recorded:
+def read_plexon(file_path: Path, *, keep_unsorted: bool = True) -> Recorded:
     """One Plexon recording.
 
     Parameters
     ----------
     file_path
         A .plx. For a .pl2 SpikeInterface needs the vendor's Windows library, so it is refused.
-    unsorted
+    keep_unsorted
         Whether threshold crossings that nobody sorted (sort code 0) are a unit of their channel.
 
     Returns
@@ -84,10 +84,10 @@ def read_plexon(file_path: Path, *, unsorted: bool = True) -> Recorded:
             next_step = "name a .plx that a Plexon program wrote"
             raise NwbCompactError(file_path, found=f"a file that begins with {magic!r}", expected=EXPECTED, next_step=next_step)
     with reading(file_path, EXPECTED), _quiet():
-        return _read(file_path, unsorted=unsorted)
+        return _read(file_path, keep_unsorted=keep_unsorted)
 
 
-def _read(file_path: Path, *, unsorted: bool) -> Recorded:
+def _read(file_path: Path, *, keep_unsorted: bool) -> Recorded:
     from neuroconv.datainterfaces import PlexonSortingInterface
 
     interface = PlexonSortingInterface(file_path=file_path)
@@ -98,7 +98,7 @@ def _read(file_path: Path, *, unsorted: bool) -> Recorded:
     if WIDEBAND in streams:
         recording = _stream(file_path, WIDEBAND)
         start_s = from_zero(recording, file_path)
-    units = _units(file_path, reader, recording, start_s, unsorted=unsorted)
+    units = _units(file_path, reader, recording, start_s, keep_unsorted=keep_unsorted)
     start: datetime | None = interface.get_metadata()["NWBFile"].get("session_start_time")
     return Recorded(
         files=(file_path,),
@@ -163,11 +163,11 @@ def _stretches(
 # Spikes and events ----------------------------------------------------------------------------------------------------
 
 
-def _units(file_path: Path, reader: Any, recording: BaseRecording | None, start_s: float, *, unsorted: bool) -> Units:
+def _units(file_path: Path, reader: Any, recording: BaseRecording | None, start_s: float, *, keep_unsorted: bool) -> Units:
     names, codes, trains = [], [], []
     for index, channel in enumerate(reader.header["spike_channels"]):
         code = int(str(channel["id"]).split("#")[1])
-        if code == UNSORTED and not unsorted:
+        if code == UNSORTED and not keep_unsorted:
             continue
         ticks = reader.get_spike_timestamps(0, 0, index, t_start=None, t_stop=LATEST_S)
         time_s = reader.rescale_spike_timestamp(ticks, "float64") - start_s

@@ -30,7 +30,7 @@ NO_LABEL = ("", "nan", "None")
 
 def read_sorted(
     path: Path, *, format: str | None, sampling_frequency_hz: float | None, exclude_labels: tuple[str, ...] = ("noise",),
-    events_csv: Path | None = None,
+    keep_unsorted: bool = True, events_csv: Path | None = None,
 ) -> Recorded:
     """Units that were sorted before, on the clock of the recording they were found in.
 
@@ -46,6 +46,8 @@ def read_sorted(
     exclude_labels
         Units that a person (phy's group) or else Kilosort (KSLabel) labelled so are left out; the other labels are the units'
         property `label`, `unsorted` where nobody gave one.
+    keep_unsorted
+        Whether threshold crossings that nobody sorted (sort code 0 of a .nev or .plx) are a unit of their channel.
     events_csv
         Digital events, as of `read_recording`: columns time_s (seconds from the first sample of the recording that was sorted), code
         and, where there are several lines, channel.
@@ -85,7 +87,7 @@ def read_sorted(
         if sampling_frequency_hz is not None:
             found, expected = "a sampling frequency for it", f"none: a {path.suffix} file tells its clock"
             raise NwbCompactError(path, found=found, expected=expected, next_step="leave it out")
-        return _with_events(_of_device(path, DEVICES[name]), events_csv)
+        return _with_events(_of_device(path, name, keep_unsorted=keep_unsorted), events_csv)
     reader, sorting = _opened(path, name)
     units = _units(path, sorting, sampling_frequency_hz or float(sorting.sampling_frequency))
     files = (path,) if path.is_file() else tuple(sorted(file for file in path.rglob("*") if _is_kept(file)))
@@ -165,26 +167,27 @@ def _npz(path: Path) -> tuple[str, BaseSorting]:
     return f"SpikeInterface {version('spikeinterface')} NumpySorting", sorting
 
 
-def _of_device(path: Path, read: Callable[[Path], Recorded]) -> Recorded:
-    recorded = read(path)
+def _of_device(path: Path, name: str, *, keep_unsorted: bool) -> Recorded:
+    recorded = DEVICES[name](path, keep_unsorted)
     if recorded.units is None or not len(recorded.units):
-        raise NwbCompactError(path, found="no sorted unit", expected="at least one", next_step="sort it, or convert its voltage")
+        next_step = "sort it, or convert its voltage" + ("" if keep_unsorted else ", or set sorting.curation.keep_unsorted: true")
+        raise NwbCompactError(path, found="no sorted unit", expected="at least one", next_step=next_step)
     return recorded
 
 
-def _blackrock(path: Path) -> Recorded:
+def _blackrock(path: Path, keep_unsorted: bool) -> Recorded:
     from nwb_compact_conversion.sources.blackrock import read_blackrock
 
-    return read_blackrock(path)
+    return read_blackrock(path, keep_unsorted=keep_unsorted)
 
 
-def _plexon(path: Path) -> Recorded:
+def _plexon(path: Path, keep_unsorted: bool) -> Recorded:
     from nwb_compact_conversion.sources.plexon import read_plexon
 
-    return read_plexon(path)
+    return read_plexon(path, keep_unsorted=keep_unsorted)
 
 
-DEVICES: dict[str, Callable[[Path], Recorded]] = {"blackrock": _blackrock, "plexon": _plexon}
+DEVICES: dict[str, Callable[[Path, bool], Recorded]] = {"blackrock": _blackrock, "plexon": _plexon}
 FORMATS: dict[str, Callable] = {"phy": read_phy, "kilosort": read_kilosort, "spikeinterface": _spikeinterface, "npz": _npz, **DEVICES}
 """Format names and what reads them."""
 
