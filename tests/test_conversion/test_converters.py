@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -255,11 +256,18 @@ def conversion(request, tmp_path_factory, vendor):
     return Conversion(source, output, result, before, read_session(output))
 
 
-def severe(output: Path) -> list[str]:
-    from nwbinspector import Importance, inspect_nwbfile, load_config
+CORE = {"core", "hdmf-common", "hdmf-experimental"}
 
-    found = inspect_nwbfile(nwbfile_path=output, config=load_config("dandi"), importance_threshold=Importance.CRITICAL, skip_validate=True)
-    return [f"{one.check_function_name}: {one.message}" for one in found]
+
+def faults(output: Path) -> list[str]:
+    """Of the schema, and what the inspector calls critical; the file is opened once for both, since that takes most of the time."""
+    from nwbinspector import Importance, inspect_nwbfile_object, load_config
+
+    with h5py.File(output, "r") as file, NWBHDF5IO(file=file, mode="r", load_namespaces=True) as io:
+        assert set(file["specifications"]) == CORE, "so that pynwb's own copy of the schema is the one to validate against"
+        found = [str(error) for error in validate(io=io, use_cached_namespaces=False)]
+        critical = inspect_nwbfile_object(io.read(), config=load_config("dandi"), importance_threshold=Importance.CRITICAL)
+        return found + [f"{one.check_function_name}: {one.message}" for one in critical]
 
 
 class TestConverter:
@@ -270,22 +278,25 @@ class TestConverter:
         assert list(conversion.output.parent.iterdir()) == [conversion.output]
 
     def test_the_schema_is_kept_and_the_inspector_finds_nothing_critical(self, conversion):
-        assert list(validate(path=str(conversion.output))) == []
-        assert severe(conversion.output) == []
+        assert faults(conversion.output) == []
 
     def test_the_voltage_is_the_source_s_in_volts(self, conversion):
         recorded = conversion.source.recorded
-        with NWBHDF5IO(conversion.output, "r") as io:
-            series = [one for one in io.read().acquisition.values() if one.neurodata_type == "ElectricalSeries"]
+        with h5py.File(conversion.output, "r") as file:
+            series = [one for one in file["acquisition"].values() if one.attrs["neurodata_type"] == "ElectricalSeries"]
             if recorded is None or recorded.recording is None:
                 assert series == []
                 return
-            series.sort(key=lambda one: one.starting_time)
+            series.sort(key=lambda one: one["starting_time"][()])
             assert len(series) == recorded.recording.get_num_segments()
             for segment, one in enumerate(series):
-                stored = one.data[:] * (1.0 if one.channel_conversion is None else one.channel_conversion[:]) * one.conversion + one.offset
+                data, start = one["data"], one["starting_time"]
+                scale = data.attrs["conversion"] * (one["channel_conversion"][:] if "channel_conversion" in one else 1.0)
+                stored = data[:] * scale + data.attrs["offset"]
+                assert (data.attrs["unit"], start.attrs["unit"]) == ("volts", "seconds")
                 np.testing.assert_allclose(stored, 1e-6 * recorded.recording.get_traces(segment, return_in_uV=True), rtol=1e-5, atol=1e-12)
-                assert (one.starting_time, one.rate) == (recorded.recording.get_start_time(segment), recorded.recording.sampling_frequency)
+                expected = (recorded.recording.get_start_time(segment), recorded.recording.sampling_frequency)
+                assert (start[()], start.attrs["rate"]) == expected
 
     def test_units_are_the_source_s(self, conversion, assert_same):
         source, units = conversion.source, conversion.read.units
@@ -397,9 +408,9 @@ class TestConverter:
         if conversion.source.session is not None or conversion.source.counts is not None:
             pytest.skip("a table of counts has no length of time")
         stub_s = float(conversion.read.presentations.stop_time_s[N_IMAGES // 2])
-        began = time.monotonic()
+        began = time.process_time()  # not how busy the machine is with other things
         result = conversion.again(tmp_path / "stub.nwb", "--stub", STUB_S=stub_s)
-        assert time.monotonic() - began < 10
+        assert time.process_time() - began < 10
         assert result.exit_code == 0, result.output
         stub, whole = read_session(tmp_path / "stub.nwb"), conversion.read
         assert 0 < len(stub.presentations) < len(whole.presentations)
@@ -422,7 +433,7 @@ def test_a_board_that_recorded_events_only_becomes_a_file_of_them(raw_data, tmp_
     (tmp_path / "session.yaml").write_text(yaml.safe_dump(FACTS))
     with typed(["convert", "spikeglx", str(path), "--yaml", str(tmp_path / "session.yaml"), "-o", str(tmp_path / "a.nwb")]) as result:
         assert result.exit_code == 0, result.output
-    assert (list(validate(path=str(tmp_path / "a.nwb"))), severe(tmp_path / "a.nwb")) == ([], [])
+    assert faults(tmp_path / "a.nwb") == []
     with NWBHDF5IO(tmp_path / "a.nwb", "r") as io:
         rows = io.read().events["digital_events"]
         np.testing.assert_array_equal(rows["timestamp"].data[:], read_spikeglx(path).events["XD0"].time_s)
