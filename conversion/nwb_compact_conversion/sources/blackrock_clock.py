@@ -56,7 +56,8 @@ def clock_of(nsx: Path, recording: BaseRecording) -> SampleClock:
     segments = list(_stamps(nsx, recording))
     if not segments:
         return SampleClock(np.array([from_zero(recording, nsx)]), np.zeros(1))
-    stamps_ns, times_s = [], []
+    stamps_ns: list[np.ndarray] = []
+    times_s: list[np.ndarray] = []
     for index, stamp in enumerate(segments):
         sample = _knots(nsx, stamp, recording.sampling_frequency)
         at_ns = stamp[sample].astype(np.int64)
@@ -87,9 +88,9 @@ def _stamps(nsx: Path, recording: BaseRecording) -> Iterator[UInt[np.ndarray, "s
 
 def _knots(nsx: Path, stamp: UInt[np.ndarray, "sample"], rate_hz: float) -> Int[np.ndarray, "knot"]:
     """Samples between which stamps and samples go on evenly: one a second, and both sides of every jump."""
-    step = max(1, int(KNOT_S * rate_hz))
+    step, period_ns = max(1, int(KNOT_S * rate_hz)), NS / rate_hz
     knots = np.unique(np.append(np.arange(0, len(stamp), step), len(stamp) - 1))
-    too_much = np.diff(stamp[knots].astype(np.int64)) - np.diff(knots) * (NS / rate_hz)
+    too_much = np.diff(stamp[knots].astype(np.int64)) - np.diff(knots) * period_ns
     more = [knots]
     for index in np.flatnonzero(np.abs(too_much) > JUMP_NS):
         between = np.diff(stamp[knots[index] : knots[index + 1] + 1].astype(np.int64))
@@ -98,6 +99,6 @@ def _knots(nsx: Path, stamp: UInt[np.ndarray, "sample"], rate_hz: float) -> Int[
             found = f"a clock that goes back by {-int(between.min()) / NS:.6f} s after sample {at:,}"
             next_step = "convert the parts before and after that as two sessions"
             raise NwbCompactError(nsx, found=found, expected="timestamps that only increase", next_step=next_step)
-        jump = knots[index] + np.flatnonzero(between > 1.5 * NS / rate_hz)
+        jump = knots[index] + np.flatnonzero(between > round(1.5 * period_ns))
         more += [jump, jump + 1]
     return np.unique(np.concatenate(more))
