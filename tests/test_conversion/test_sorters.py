@@ -1,6 +1,7 @@
 import shutil
 import sys
 from collections import namedtuple
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -112,7 +113,9 @@ def test_kilosort_is_asked_for_where_it_is_absent(monkeypatch):
 
 def test_kilosort_needs_a_dense_probe(tmp_path):
     message = refused(run_array, array_of(60_000, pitch=400.0), Sorting(sorter="kilosort4"), tmp_path, 1, print)
-    assert message.startswith("kilosort4: found contacts that are 200 um apart or more, or whose places are not known")
+    assert message.startswith("kilosort4: found contacts that are 400 um apart, expected the contacts of a dense probe")
+    message = refused(run_array, array_of(60_000, n_channels=1, pitch=None), Sorting(sorter="kilosort4"), tmp_path, 1, print)
+    assert message.startswith("kilosort4: found a single contact")
 
 
 # Running --------------------------------------------------------------------------------------------------------------
@@ -152,14 +155,33 @@ def test_stretches_are_joined_and_spikes_at_their_seams_dropped(sorter, tmp_path
     assert all(np.abs(frames - seam).min() > 60 for frames in found.frames for seam in seams)
 
 
-@pytest.mark.parametrize("pitch", [400.0, None])
-def test_channels_that_share_no_spikes_are_sorted_alone(sorter, tmp_path, pitch):
-    array = array_of(60_000, n_channels=3, pitch=pitch)
-    found = run_array(array, Sorting(sorter="tridesclous2"), tmp_path, 1, print)
+def test_channels_that_share_no_spikes_are_sorted_alone(sorter, tmp_path):
+    array, lines = array_of(60_000, n_channels=3, pitch=400.0), []
+    found = run_array(replace(array, name="V4"), Sorting(sorter="tridesclous2"), tmp_path, 1, lines.append)
+    assert lines == ["array V4: contacts 400 um apart share no spikes: each of 3 channels is sorted by itself"]
     assert [recording.get_num_channels() for _, recording, _, _ in sorter.calls] == [1, 1, 1]
     assert found.channel.tolist() == [0, 1, 2]
     own = [first[:, 0] for _, _, _, first in sorter.calls]
     assert not np.array_equal(own[0], own[1])
+
+
+@pytest.mark.parametrize("name", ["spykingcircus2", "lupin", "tridesclous2", "kilosort4"])
+@pytest.mark.parametrize("places", [None, np.array([[0, 0], [0, 25], [0, 50], [np.nan, np.nan]])])
+def test_contacts_without_positions_are_not_sorted(sorter, tmp_path, name, places):
+    array = array_of(60_000, pitch=None)
+    if places is not None:
+        array.recording.set_dummy_probe_from_locations(places)
+    assert refused(run_array, array, Sorting(sorter=name), tmp_path, 1, print) == (
+        f"sorting: found no positions of 4 electrodes, expected them, since {name} must know which electrodes see the same spikes. "
+        "Next: give device.geometry, or sorting.sorter: threshold"
+    )
+    assert sorter.calls == []
+
+
+def test_a_single_contact_needs_no_position(sorter, tmp_path):
+    lines = []
+    assert len(run_array(array_of(60_000, n_channels=1, pitch=None), Sorting(), tmp_path, 1, lines.append).frames) == 1
+    assert lines == []
 
 
 def test_a_channel_without_units_is_told_and_passed_over(sorter, tmp_path, monkeypatch):
@@ -173,17 +195,17 @@ def test_a_channel_without_units_is_told_and_passed_over(sorter, tmp_path, monke
     lines = []
     found = run_array(array_of(60_000, n_channels=3, pitch=400.0, spiking=[2]), Sorting(), tmp_path, 1, lines.append)
     assert found.channel.tolist() == [1]
-    assert lines == [f"channel 0: {NOTHING_DEEP}; a failure (zero-size array)", "channel 2: a failure (zero-size array)"]
+    assert lines[1:] == [f"channel 0: {NOTHING_DEEP}; a failure (zero-size array)", "channel 2: a failure (zero-size array)"]
 
 
 def test_a_failure_on_voltage_without_spikes_is_no_unit(sorter, tmp_path):
     sorter.fails = ValueError("zero-size array")
     message = refused(run_array, array_of(60_000), Sorting(), tmp_path, 1, print, kind=NoUnits)
     assert message.startswith(f"spykingcircus2: found {NOTHING_DEEP}; a failure (zero-size array), expected at least one. Next: lower its")
-    assert refused(run_array, array_of(60_000, pitch=None), Sorting(), tmp_path, 1, print, kind=NoUnits) == message
+    assert refused(run_array, array_of(60_000, pitch=400.0), Sorting(), tmp_path, 1, print, kind=NoUnits) == message
     # Spikes on one channel of several: the sorter failed for another reason.
     refused(run_array, array_of(60_000, spiking=[3]), Sorting(), tmp_path, 1, print)
-    refused(run_array, array_of(60_000, pitch=None, spiking=[0]), Sorting(), tmp_path, 1, print)
+    refused(run_array, array_of(60_000, pitch=400.0, spiking=[0]), Sorting(), tmp_path, 1, print)
 
 
 @pytest.mark.parametrize("name", ["spykingcircus2", "lupin", "tridesclous2"])
@@ -216,7 +238,7 @@ def test_no_unit_is_a_fault(sorter, tmp_path):
         "spykingcircus2: found no unit, expected at least one. "
         "Next: lower its detection threshold in sorting.sorter_params, look at the voltage, or try threshold"
     )
-    assert "found no unit" in refused(run_array, array_of(60_000, pitch=None), Sorting(), tmp_path, 1, print, kind=NoUnits)
+    assert "found no unit" in refused(run_array, array_of(60_000, pitch=400.0), Sorting(), tmp_path, 1, print, kind=NoUnits)
 
 
 def test_too_little_space_is_told_before_writing(sorter, tmp_path, monkeypatch):

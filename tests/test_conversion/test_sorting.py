@@ -179,15 +179,15 @@ def test_arrays_are_sorted_apart(world, finds, tmp_path):
     assert lines[:2] == ["array V4: spykingcircus2 found 1 units on 3 channels", "array V1: spykingcircus2 found 2 units on 3 channels"]
 
 
-def test_an_array_without_positions_is_refused_before_any_is_sorted(world, tmp_path):
-    two = recorded(world[0]).select_channels([0, 1])
-    two.set_property("group_name", np.array(["V4", "V4"]))
-    others = NumpyRecording([two.get_traces()], RATE, channel_ids=[2, 3])
-    others.set_channel_gains(0.25)
-    others.set_channel_offsets(0.0)
-    others.set_property("channel_name", np.array(["a", "b"]))
-    others.set_property("group_name", np.array(["V1", "V1"]))
-    assert refused(others, Sorting(), scratch=tmp_path).startswith("sorting: found no positions of 2 electrodes, expected them")
+def test_an_array_without_positions_is_refused_before_any_is_sorted(world, finds, tmp_path):
+    recording = recorded(world[0], ["V4", "V1", "V1", "V1", "V4", "V4"])
+    places = recording.get_channel_locations()
+    places[1:4] = np.nan
+    recording.set_dummy_probe_from_locations(places)
+    finds()
+    assert refused(recording, Sorting(), scratch=tmp_path).startswith("sorting: found no positions of 3 electrodes of V1, expected them")
+    recording.remove_probe()
+    assert len(sort_units(recording, Sorting(sorter="threshold", curation=ANY), scratch=tmp_path).units) == 6
 
 
 def test_an_array_without_units_is_told_and_the_others_are_kept(world, finds, tmp_path):

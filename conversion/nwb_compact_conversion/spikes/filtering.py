@@ -3,10 +3,11 @@
 Everything is lazy: nothing is filtered before it is read.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Integer
+from jaxtyping import Bool, Float, Integer
 from spikeinterface import BaseRecording
 
 from nwb_compact.errors import NwbCompactError, nearest
@@ -66,7 +67,7 @@ def arrays_of(recording: BaseRecording) -> tuple[Array, ...]:
 
 
 def pitch_um(recording: BaseRecording) -> float:
-    """How far the nearest contact usually is, micrometres; infinite for one contact and where no geometry is known.
+    """How far the nearest contact usually is, micrometres; infinite for one contact and where positions are not known.
 
     Examples
     --------
@@ -78,11 +79,31 @@ def pitch_um(recording: BaseRecording) -> float:
     >>> pitch_um(recording)
     20.0
     """
-    if not recording.has_probe() or recording.get_num_channels() < 2:
+    if recording.get_num_channels() < 2 or (places := _places(recording)) is None:
         return float("inf")
-    places = recording.get_channel_locations()
     distance = np.linalg.norm(places[:, None] - places[None], axis=2) + np.diag(np.full(len(places), np.inf))
     return float(np.median(distance.min(axis=1)))
+
+
+def _places(recording: BaseRecording) -> Float[np.ndarray, "channel 2"] | None:
+    """None where they are not told, or not of all."""
+    places = recording.get_channel_locations() if recording.has_probe() else np.full((1, 2), np.nan)
+    return places if np.isfinite(places).all() else None
+
+
+def check_positions(arrays: Sequence[Array], settings: Sorting) -> None:
+    """Raise `NwbCompactError` where nobody told the positions of several contacts: a sorter must know which of them share spikes.
+
+    Sorted each by itself, the contacts of a probe would give one neuron as many times as it is seen; all as one, those of a Utah array
+    would be one electrode.
+    """
+    for array in arrays:
+        n = array.recording.get_num_channels()
+        if settings.sorter != "threshold" and n > 1 and _places(array.recording) is None:
+            of = "" if array.name is None else f" of {array.name}"
+            expected = f"them, since {settings.sorter} must know which electrodes see the same spikes"
+            next_step = "give device.geometry, or sorting.sorter: threshold"
+            raise NwbCompactError("sorting", found=f"no positions of {n} electrodes{of}", expected=expected, next_step=next_step)
 
 
 def check_band(recording: BaseRecording, settings: Sorting) -> None:

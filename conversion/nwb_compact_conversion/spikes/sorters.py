@@ -16,7 +16,7 @@ from nwb_compact import __version__
 from nwb_compact.errors import NwbCompactError, nearest, one_line
 from nwb_compact_conversion.session_yaml import Sorting
 from nwb_compact_conversion.sources.reading import channel_names
-from nwb_compact_conversion.spikes.filtering import WIDE_UM, Array, pitch_um, prepared
+from nwb_compact_conversion.spikes.filtering import WIDE_UM, Array, check_positions, pitch_um, prepared
 from nwb_compact_conversion.spikes.jobs import job_kwargs, silence
 from nwb_compact_conversion.spikes.threshold import crossings, noise_sd
 from nwb_compact_conversion.spikes.unit_quality import Measured, joined, measure_sorted
@@ -73,13 +73,19 @@ def run_array(array: Array, settings: Sorting, scratch: Path, n_jobs: int, repor
     Raises
     ------
     NwbCompactError
-        If the sorter fails or finds nothing (`NoUnits`), or there is too little space for the filtered voltage.
+        If positions of contacts are not known, the sorter fails or finds nothing (`NoUnits`), or there is too little space for the
+        filtered voltage.
     """
-    wide = pitch_um(array.recording) >= WIDE_UM
+    check_positions([array], settings)
+    pitch, n = pitch_um(array.recording), array.recording.get_num_channels()
+    wide = pitch >= WIDE_UM
     if wide and settings.sorter == "kilosort4":
-        found = "contacts that are 200 um apart or more, or whose places are not known"
-        next_step = "give device.geometry, or choose spykingcircus2 or threshold"
+        found = "a single contact" if n == 1 else f"contacts that are {pitch:g} um apart"
+        next_step = "choose spykingcircus2 or threshold"
         raise NwbCompactError("kilosort4", found=found, expected="the contacts of a dense probe", next_step=next_step)
+    if wide and n > 1:
+        of = "" if array.name is None else f"array {array.name}: "
+        report(f"{of}contacts {pitch:g} um apart share no spikes: each of {n} channels is sorted by itself")
     with _saved(array, settings, scratch, n_jobs) as voltage:
         seams = _seams(array.recording)
         if wide:

@@ -24,6 +24,7 @@ from nwb_compact_conversion.spikes.filtering import (
     arrays_of,
     check_bad_channels,
     check_band,
+    check_positions,
     prepared,
     reference_of,
     without_bad_channels,
@@ -73,7 +74,8 @@ def sort_units(
     Raises
     ------
     NwbCompactError
-        If settings do not fit, the sorter is not installed or fails, or no unit is found or kept.
+        If settings do not fit, a sorter other than `threshold` is not told where contacts are, the sorter is not installed or fails,
+        or no unit is found or kept.
 
     Notes
     -----
@@ -96,6 +98,7 @@ def sort_units(
     names: list[str] = []
     measured: list[Measured] = []
     arrays = arrays_of(recording)
+    check_positions(arrays, settings)
     for array in arrays:
         good, bad_here = without_bad_channels(array, settings)
         bad += bad_here
