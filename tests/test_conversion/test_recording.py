@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from numcodecs import VLenUTF8
 from pynwb import NWBHDF5IO, NWBFile
 from spikeinterface import NumpySorting
 
@@ -88,6 +89,55 @@ def test_nothing_is_unpickled(vendor, tmp_path):
     (tmp_path / "old" / "cached.pkl").write_bytes(pickle.dumps(Bomb(mark)))
     assert "cached.pkl: found pickled Python objects" in refused(tmp_path / "old")
     assert not mark.exists()
+
+
+def spoil(folder, place, change):
+    """Change how an array of a .zarr says that it is stored, in its own file or in the collected metadata, which go first."""
+    own = folder / "properties" / "gain_to_uV" / ".zarray"
+    told = json.loads(own.read_text()) | change
+    if place == "own":
+        own.write_text(json.dumps(told))
+    else:
+        (folder / ".zmetadata").write_text(json.dumps({"zarr_consolidated_format": 1, "metadata": {"properties/gain_to_uV/.zarray": told}}))
+
+
+@pytest.mark.parametrize("place", ["own", "collected"])
+@pytest.mark.parametrize("change", [
+    {"filters": [{"id": "pickle"}], "dtype": "|O"},
+    {"filters": [{"id": "pickle", "protocol": 5}]},
+    {"compressor": {"id": "pickle"}},
+    {"filters": [{"id": "delta", "dtype": "<f8"}, {"id": "pickle"}]},
+    {"filters": [{"id": "a codec of somebody"}], "dtype": "|O"},
+    {"filters": None, "dtype": [["a", "<f8"], ["b", "|O"]]},
+])
+def test_a_zarr_is_not_unpickled(vendor, tmp_path, monkeypatch, place, change):
+    """Whether numcodecs would refuse or not."""
+    mark = tmp_path / "exploded"
+    folder = vendor.write_saved(tmp_path / "day.zarr")["path"]
+    spoil(folder, place, change)
+    (folder / "properties" / "gain_to_uV" / "0").write_bytes(pickle.dumps(Bomb(mark)))
+    monkeypatch.setattr("numcodecs.pickles.Pickle.__init__", lambda self, protocol=5: setattr(self, "protocol", protocol))
+    monkeypatch.setattr("numcodecs.pickles.Pickle.decode", lambda self, buf, out=None: pickle.loads(buf))
+    name = ".zarray" if place == "own" else ".zmetadata"
+    assert f"{name}: found pickled Python objects (not read: unpickling can run code)" in refused(folder)
+    # Named by another saved recording, it is as dangerous.
+    other = vendor.write_saved(tmp_path / "other")["path"]
+    file = other / "si_folder.json"
+    kwargs = {"folder_path": str(folder)}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"class": "spikeinterface.core.zarrextractors.ZarrRecordingExtractor",
+                                                               "kwargs": kwargs, "relative_paths": False}))
+    assert f"{name}: found pickled Python objects" in refused(other)
+    assert not mark.exists()
+
+
+def test_text_of_any_length_in_a_zarr_is_no_pickle(vendor, tmp_path):
+    import zarr
+
+    folder = vendor.write_saved(tmp_path / "day.zarr")["path"]
+    zarr.open(str(folder))["properties"].create_dataset(
+        "note", data=np.array(["short", "a longer one"], object), dtype=object, object_codec=VLenUTF8()
+    )
+    assert read_recording(folder).recording.get_property("note").tolist() == ["short", "a longer one"]
 
 
 def test_a_file_cannot_name_what_is_run(vendor, tmp_path):

@@ -23,6 +23,13 @@ ONE_LINE = "events"
 PICKLED = (".pkl", ".pickle")
 READABLE_CLASS = re.compile(r"spikeinterface\.[\w.]+\.\w*Recording\w*")
 """Classes that a saved recording may name. SpikeInterface would call whatever a file names, with whatever arguments."""
+ZARR_METADATA = (".zarray", ".zmetadata", "zarr.json")
+"""Where a .zarr says how its arrays are stored; .zmetadata, which is read before the others, repeats them all."""
+PICKLE_CODECS = ("pickle", "numcodecs.pickle")
+OBJECT = re.compile(r"[|<>=]?O\d*")
+"""Type of an array of Python objects."""
+OBJECT_CODECS = ("vlen-utf8", "vlen-bytes", "vlen-array", "json", "json2", "msgpack", "msgpack2")
+"""Ways to store such an array that give only text, numbers and lists when they are read."""
 
 
 def read_recording(path: Path, *, format_name: str | None = None, events_csv: Path | None = None) -> Recorded:
@@ -155,21 +162,35 @@ def _check_trusted(path: Path) -> None:
                 header = np.lib.format.read_array_header_1_0 if magic == (1, 0) else np.lib.format.read_array_header_2_0
                 if header(opened)[2].hasobject:
                     raise _pickled(file)
-        if file.suffix == ".json" or file.name == ".zattrs":
-            for told in _saved(json.loads(file.read_text("utf-8"))):
-                _check_saved(file, told)
+        if file.suffix == ".json" or file.name in (".zattrs", *ZARR_METADATA):
+            for told in _objects(json.loads(file.read_text("utf-8"))):
+                if "class" in told:
+                    _check_saved(file, told)
+                if file.name in ZARR_METADATA:
+                    _check_stored(file, told)
 
 
-def _saved(content: Any) -> Iterator[dict[str, Any]]:
-    """Every saved object in a JSON tree."""
+def _objects(content: Any) -> Iterator[dict[str, Any]]:
+    """Every object in a JSON tree."""
     if isinstance(content, dict):
-        if "class" in content:
-            yield content
-        for one in content.values():
-            yield from _saved(one)
-    elif isinstance(content, list):
-        for one in content:
-            yield from _saved(one)
+        yield content
+    for one in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+        yield from _objects(one)
+
+
+def _check_stored(file: Path, told: dict[str, Any]) -> None:
+    """Zarr unpickles where a filter or the compressor of an array says so, whatever its type; numcodecs asks back only of late."""
+    filters = told.get("filters") or [{}]
+    codec = filters[0].get("id") if isinstance(filters[0], dict) else None
+    if {told.get("id"), told.get("name")} & set(PICKLE_CODECS) or (_holds_objects(told.get("dtype")) and codec not in OBJECT_CODECS):
+        raise _pickled(file)
+
+
+def _holds_objects(dtype: Any) -> bool:
+    """A type is a string, or a list of fields with their names and types."""
+    if isinstance(dtype, list):
+        return any(_holds_objects(one) for one in dtype)
+    return isinstance(dtype, str) and OBJECT.fullmatch(dtype) is not None
 
 
 def _check_saved(file: Path, told: dict[str, Any]) -> None:
@@ -177,6 +198,9 @@ def _check_saved(file: Path, told: dict[str, Any]) -> None:
         next_step = "use it only if you trust it: load it with SpikeInterface and save the recording again"
         raise NwbCompactError(file, found=f"class {told['class']!r}", expected="a recording of SpikeInterface", next_step=next_step)
     known = told.get("kwargs", {})
+    for value in known.values():
+        if isinstance(value, str) and ((elsewhere := file.parent / value) / ".zgroup").is_file() and elsewhere not in file.parents:
+            _check_trusted(elsewhere)
     if not {"file_paths", "num_channels", "dtype"} <= set(known):
         return
     sample_bytes = known["num_channels"] * np.dtype(known["dtype"]).itemsize
