@@ -83,7 +83,9 @@ def blackrock(path: Path, **job: Any) -> None:
     """Blackrock: the voltage of an .nsX with the words of its .nev, or the spikes of a .nev."""
     from nwb_compact_conversion.sources.blackrock import read_blackrock
 
-    _convert(Job(**job), lambda told: read_blackrock(path, voltage=told.sorting.sorter != "none"))
+    _convert(Job(**job), lambda told: read_blackrock(
+        path, voltage=told.sorting.sorter != "none", keep_unsorted=told.sorting.curation.keep_unsorted
+    ))
 
 
 @convert.command("spikeglx", short_help="SpikeGLX: a probe with its sync line, and a NI-DAQ.")
@@ -126,7 +128,7 @@ def plexon(path: Path, **job: Any) -> None:
     """Plexon: the sorted units and events of a .plx, and its wideband voltage where it has one."""
     from nwb_compact_conversion.sources.plexon import read_plexon
 
-    _convert(Job(**job), lambda told: read_plexon(path))
+    _convert(Job(**job), lambda told: read_plexon(path, keep_unsorted=told.sorting.curation.keep_unsorted))
 
 
 @convert.command("recording", short_help="Anything that SpikeInterface reads or saved.")
@@ -152,7 +154,8 @@ def sorted_units(path: Path, format_name: str | None, rate_hz: float | None, eve
     from nwb_compact_conversion.sources.sorted_spikes import read_sorted
 
     _convert(Job(**job), lambda told: read_sorted(
-        path, format=format_name, sampling_frequency_hz=rate_hz, exclude_labels=told.sorting.curation.exclude_labels, events_csv=events
+        path, format=format_name, sampling_frequency_hz=rate_hz, exclude_labels=told.sorting.curation.exclude_labels,
+        keep_unsorted=told.sorting.curation.keep_unsorted, events_csv=events,
     ))
 
 
@@ -175,7 +178,7 @@ def foreign_nwb(path: Path, **job: Any) -> None:
     from nwb_compact_conversion.sources.foreign_nwb import read_foreign_nwb, with_blank
 
     def converted(told: SessionYaml, facts: Metadata, **how: Any) -> "Converted":
-        recorded, log, images, about, subject = read_foreign_nwb(path, told.stimuli)
+        recorded, log, images, about, subject = read_foreign_nwb(path, told.stimuli, how["report"])
         told = told.model_copy(update={"stimuli": with_blank(told.stimuli)})
         return convert_recorded(recorded, told, facts, shown=OwnStimuli(log, images), about=about, subject=subject, **how)
 

@@ -16,6 +16,7 @@ from nwb_compact.session import About, Device, Electrodes, Images, Presentations
 from nwb_compact_conversion.about import about_session, conversion_record, file_hashes, source_files, start_of, subject_of, with_subject
 from nwb_compact_conversion.clock.alignment import Aligned, align, pick_events
 from nwb_compact_conversion.clock.photodiode import photodiode_edges
+from nwb_compact_conversion.clock.word_check import refuse_other_images
 from nwb_compact_conversion.electrodes import electrodes_of, placed, with_geometry
 from nwb_compact_conversion.metadata import Metadata
 from nwb_compact_conversion.recorded import Recorded, observed_s
@@ -31,6 +32,8 @@ from nwb_compact_conversion.stub import first_seconds, shown_before, spikes_befo
 from nwb_compact_conversion.voltage import voltage_adder, voltage_bytes
 
 UNTIMED = "Rows are in the order shown; the times are not given."
+OF_SORTED_UNITS = {"exclude_labels", "keep_unsorted"}
+"""Keys of `sorting.curation` for units that come sorted; the others measure units in the voltage they were found in."""
 NO_IMAGES, NO_UNITS = Images((), ()), Units(())
 
 
@@ -165,11 +168,14 @@ def convert_counted(
 
 def _require_sortable(recorded: Recorded, told: SessionYaml) -> None:
     """Before anything is read: a sorter that is there and takes its parameters, and voltage for one that a person asked for."""
-    if told.sorting.sorter == "none":
-        return
-    if recorded.recording is not None:
+    if recorded.recording is not None and told.sorting.sorter != "none":
         check_settings(told.sorting)
-    elif "sorter" in told.sorting.model_fields_set:
+        return
+    measures = told.sorting.curation.model_fields_set - OF_SORTED_UNITS
+    if measures:
+        expected, next_step = "none, since the units come sorted", "curate them where they were sorted, or leave it out"
+        raise NwbCompactError("sorting.curation", found=", ".join(sorted(measures)), expected=expected, next_step=next_step)
+    if told.sorting.sorter != "none" and "sorter" in told.sorting.model_fields_set:
         expected, next_step = "none, since the source holds no voltage", "name the file that holds the voltage, or leave sorting.sorter out"
         raise NwbCompactError("sorting.sorter", found=told.sorting.sorter, expected=expected, next_step=next_step)
 
@@ -202,6 +208,8 @@ def _stimuli(
     log = read_log(told.stimuli)
     aligned = _on_the_recordings_clock(log, recorded, told.alignment)
     report(aligned.line())
+    if told.alignment.check_words and told.stimuli.columns.code is None and told.alignment.method == "events":
+        refuse_other_images(log.image, aligned.code)
     residual_s = aligned.residual_s if aligned.n_paired else None
     images, presentations = present(log, images, told.stimuli, aligned.onset_s, residual_s)
     if len(presentations) < len(log.image):

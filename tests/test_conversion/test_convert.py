@@ -528,3 +528,21 @@ def test_counts_by_image_need_no_log(world):
     means = of_counts(world, np.array([[1.5, 2], [3, 4], [5, 6]]))
     assert means.mean_responses.mean.tolist() == [[1.5, 2], [3, 4], [5, 6]]
     assert means.counts is None
+
+
+def test_curation_of_units_that_come_sorted_is_refused(world):
+    world.tell(sorting={"sorter": "none", "curation": {"min_snr": 3.0, "exclude_labels": ["mua"]}})
+    assert refused(world.convert).startswith("sorting.curation: found min_snr, expected none, since the units come sorted.")
+
+
+@pytest.mark.parametrize(("alignment", "columns", "asked"), [({}, {}, 1), ({"check_words": False}, {}, 0), ({}, {"code": "word"}, 0)])
+def test_words_are_held_against_the_images_of_a_log_that_was_paired_by_time(world, monkeypatch, alignment, columns, asked):
+    words = np.arange(len(ONSET_S)) % 3 + 7
+    world.recorded = replace(world.recorded, events={"words": Events(np.asarray(ONSET_S), words)})
+    world.log(word=words)
+    world.tell(alignment={"method": "events"} | alignment)
+    world.told["stimuli"] |= {"columns": columns}
+    seen = []
+    monkeypatch.setattr(pipeline, "refuse_other_images", lambda image, code: seen.append(list(zip(image, code.tolist(), strict=True))))
+    world.convert()
+    assert seen == [[("abc"[row % 3], row % 3 + 7) for row in range(len(ONSET_S))]] * asked
