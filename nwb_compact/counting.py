@@ -122,9 +122,9 @@ def _require_windows(start_s: Float[np.ndarray, "presentation"], stop_s: Float[n
 def _may_exceed_uint16(
     spike_times_s: tuple[Float[np.ndarray, "_"], ...], start_s: Float[np.ndarray, "presentation"], stop_s: Float[np.ndarray, "presentation"]
 ) -> bool:
-    """Of so many consecutive spikes two lie at multiples of half as many: only those need a look."""
-    half, longest_s = (np.iinfo(np.uint16).max + 1) // 2, np.max(stop_s - start_s, initial=0.0)
-    return any(bool(np.any(np.diff(times_s[::half]) <= longest_s)) for times_s in spike_times_s if len(times_s) > half)
+    """Of so many consecutive spikes two lie at multiples of half as many: only those need a look, and only in units that have as many."""
+    most, longest_s = np.iinfo(np.uint16).max, np.max(stop_s - start_s, initial=0.0)
+    return any(bool(np.any(np.diff(times_s[:: (most + 1) // 2]) <= longest_s)) for times_s in spike_times_s if len(times_s) > most)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,9 +161,8 @@ class _Windows:
         if compiled is None:
             before = np.searchsorted(times_s, self.edge_s)
         else:
-            begin, end = np.searchsorted(times_s, self.edge_s[[0, -1]])
             of_rank = np.zeros(len(self.edge_s), np.uint32)
-            compiled(times_s[begin:end], self.edge_s, self.rank_before, self.buckets_per_s, self.is_crowded, of_rank)
+            compiled(times_s, self.edge_s, self.rank_before, self.buckets_per_s, self.is_crowded, of_rank)
             if self.in_order:
                 return of_rank[1::2]
             before = np.cumsum(of_rank, dtype=np.int64)
@@ -179,15 +178,15 @@ def _compiled() -> Counter:
 
 
 def _count_ranks(times_s: Any, edge_s: Any, rank_before: Any, buckets_per_s: Any, is_crowded: Any, of_rank: Any) -> None:
-    """Count the spikes of each rank. All lie between the first and the last edge.
+    """Count the spikes of each rank. None before the first edge and after the last is of interest.
 
     What makes it fast is that nothing branches on a spike: its rank is the number of edges before its bucket, and one more if the next
     edge is not after the spike. Only where buckets are crowded is the rest of them searched. Unsigned numbers spare numba its look for
     negative indices.
     """
-    one = np.uint32(1)
-    for time_s in times_s:
-        bucket = np.uint64(np.int64((time_s - edge_s[0]) * buckets_per_s))
+    one, first_s = np.uint32(1), edge_s[0]
+    for time_s in times_s[np.searchsorted(times_s, first_s) : np.searchsorted(times_s, edge_s[-1])]:
+        bucket = np.uint64(np.int64((time_s - first_s) * buckets_per_s))
         rank = rank_before[bucket]
         rank += np.uint32(edge_s[rank] <= time_s)
         if is_crowded:
