@@ -62,7 +62,7 @@ def replaced_safely(target: Path, *, source: Path | None = None, room_bytes: int
         raise NwbCompactError(named.parent, found="no folder", expected=f"one to write {named.name} in", next_step="create it")
     with _file_system_faults(named), _sole_access(target, LOCK_WAIT_S):
         _remove_leftovers(target)
-        _require_space(target, source, room_bytes)
+        require_room(target, room_bytes + (source.stat().st_size if source is not None else 0))
         before = _state(target)
         temporary = target.with_name(f".{target.name}.writing-{socket.gethostname()}-{os.getpid()}.nwb")
         try:
@@ -93,7 +93,7 @@ def require_writable(file_path: Path, *, output: Path | None = None) -> None:
     with _file_system_faults(output or file_path), _sole_access(target, 0.0):
         if not os.access(target.parent, os.W_OK):
             raise PermissionError(f"no permission to write in {target.parent}")
-        _require_space(target, file_path)
+        require_room(target, file_path.stat().st_size)
 
 
 @contextmanager
@@ -156,12 +156,13 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def _require_space(target: Path, source: Path | None, room_bytes: int = 0) -> None:
-    needed = SPARE_BYTES + room_bytes + (source.stat().st_size if source is not None else 0)
-    free = shutil.disk_usage(target.parent).free
+def require_room(
+    target: Path, n_bytes: int, *, what: str = "a safe copy", next_step: str = "free some space, or write elsewhere with --output"
+) -> None:
+    """Raise an `NwbCompactError` if the disk of a file to be written has no room for so many bytes and `SPARE_BYTES`."""
+    free, needed = shutil.disk_usage(target.absolute().parent).free, SPARE_BYTES + n_bytes
     if free < needed:
-        found, expected = f"{free / 2**20:.0f} MiB free on its disk", f"at least {needed / 2**20:.0f} MiB for a safe copy"
-        next_step = "free some space, or write elsewhere with --output"
+        found, expected = f"{free / 2**20:.0f} MiB free on its disk", f"at least {needed / 2**20:.0f} MiB for {what}"
         raise NwbCompactError(target, found=found, expected=expected, next_step=next_step)
 
 

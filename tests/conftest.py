@@ -23,10 +23,20 @@ def _old_objects_are_no_garbage() -> None:
 @pytest.fixture(scope="session")
 def published_v4() -> Path:
     """The folder of the published V4 data; tests that need it are skipped where it is absent."""
+    return _data("v4", "published V4 data")
+
+
+@pytest.fixture(scope="session")
+def raw_data() -> Path:
+    """The folder of the vendors' example recordings; tests that need it are skipped where it is absent."""
+    return _data("raw", "example recordings")
+
+
+def _data(name: str, what: str) -> Path:
     beside_the_checkout = Path(__file__).parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("NWB_COMPACT_TEST_DATA", beside_the_checkout)) / "v4"
+    folder = Path(os.environ.get("NWB_COMPACT_TEST_DATA", beside_the_checkout)) / name
     if not folder.is_dir():
-        pytest.skip(f"no published V4 data in {folder}; set NWB_COMPACT_TEST_DATA to the folder that holds v4/")
+        pytest.skip(f"no {what} in {folder}; set NWB_COMPACT_TEST_DATA to the folder that holds {name}/")
     return folder
 
 

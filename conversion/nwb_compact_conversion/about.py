@@ -11,7 +11,7 @@ from nwb_compact.config import Stage, flat
 from nwb_compact.errors import Fault, SeveralFaults
 from nwb_compact.provenance import commit
 from nwb_compact.session import About, Subject
-from nwb_compact_conversion.metadata import Metadata
+from nwb_compact_conversion.metadata import Metadata, missing_facts
 from nwb_compact_conversion.recorded import Recorded
 from nwb_compact_conversion.session_yaml import SessionYaml
 from nwb_compact_conversion.sources.source_files import file_sha256
@@ -72,9 +72,9 @@ def source_files(recorded: Recorded, told: SessionYaml) -> tuple[Path, ...]:
     return (*recorded.files, *(path for path in (told.stimuli.log, told.device.geometry) if path is not None))
 
 
-def subject_of(metadata: Metadata, subject: Subject | None = None) -> Subject:
-    """The animal: facts a person gave, then those of the source."""
-    return replace(subject or Subject(), **metadata.subject.model_dump(exclude_none=True))
+def subject_of(metadata: Metadata) -> Subject:
+    """The animal, of which `with_subject` has joined what person and source tell."""
+    return Subject(**metadata.subject.model_dump(exclude_none=True))
 
 
 def with_subject(metadata: Metadata, subject: Subject | None) -> Metadata:
@@ -114,11 +114,8 @@ def _start_faults(start: datetime | None) -> list[Fault]:
 
 
 def _subject_faults(metadata: Metadata) -> list[Fault]:
-    missing = [name for name in ("subject_id", "species", "sex") if getattr(metadata.subject, name) is None]
-    if metadata.subject.age is None and metadata.subject.date_of_birth is None:
-        missing.append("age")
     return [Fault(f"subject.{name}", "nothing", "what DANDI demands of every animal",
-                  f"add subject: {{{name}: {EXAMPLES[name]}}} to session.yaml, with yours") for name in missing]
+                  f"add subject: {{{name}: {EXAMPLES[name]}}} to session.yaml, with yours") for name in missing_facts(metadata.subject)]
 
 
 def _without_folders(told: SessionYaml, name: str) -> Stage:

@@ -1,7 +1,6 @@
 """`nwb-compact convert`: one sub-command a source. Each reads, joins what a person knows, and writes one session file."""
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ import numpy as np
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_session import write_session
-from nwb_compact.safe_write import SPARE_BYTES
+from nwb_compact.safe_write import require_room
 from nwb_compact.session import Session
-from nwb_compact_conversion.metadata import Metadata, overlay, read_metadata
+from nwb_compact_conversion.metadata import Metadata, missing_facts, overlay, read_metadata
 from nwb_compact_conversion.scratch import scratch_folder
 from nwb_compact_conversion.session_yaml import SessionYaml, read_session_yaml
 from nwb_compact_conversion.template import template
@@ -231,11 +230,8 @@ def _refuse_full_disk(job: Job, recorded: "Recorded", told: SessionYaml) -> None
 
     if recorded.recording is None or job.stub or not told.device.keep_voltage:
         return
-    free, needed = shutil.disk_usage(job.output.absolute().parent).free, SPARE_BYTES + voltage_bytes(recorded.recording)
-    if free < needed:
-        found, expected = f"{free / 2**20:.0f} MiB free on its disk", f"at least {needed / 2**20:.0f} MiB for the voltage"
-        next_step = "free some space, write elsewhere, or leave the voltage out (device: {keep_voltage: false})"
-        raise NwbCompactError(job.output, found=found, expected=expected, next_step=next_step)
+    next_step = "free some space, write elsewhere, or leave the voltage out (device: {keep_voltage: false})"
+    require_room(job.output, voltage_bytes(recorded.recording), what="the voltage", next_step=next_step)
 
 
 def _report(line: str) -> None:
@@ -269,8 +265,7 @@ def absent_facts(session: Session) -> list[str]:
     """What NWB archives ask for, the source does not give and nobody added, a line each."""
     if session.subject is None:
         return ["The source does not tell the animal; --metadata FILE.yaml can add it (section subject)."]
-    missing = [name for name in ("subject_id", "species", "sex") if getattr(session.subject, name) is None]
-    missing += ["age"] if session.subject.age is None and session.subject.date_of_birth is None else []
+    missing = missing_facts(session.subject)
     return [f"Not given by the source: {', '.join(missing)}; --metadata FILE.yaml can add it (section subject)."] if missing else []
 
 

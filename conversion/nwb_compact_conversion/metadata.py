@@ -140,6 +140,18 @@ def read_metadata(file_path: Path) -> Metadata:
     return Metadata(told.subject, told.session, origin)
 
 
+def missing_facts(subject: Subject | SubjectFacts) -> list[str]:
+    """What DANDI demands of every animal and is not told.
+
+    Examples
+    --------
+    >>> missing_facts(Subject(subject_id="M1", sex="F"))
+    ['species', 'age']
+    """
+    missing = [name for name in ("subject_id", "species", "sex") if getattr(subject, name) is None]
+    return missing + (["age"] if subject.age is None and subject.date_of_birth is None else [])
+
+
 def overlay(session: Session, metadata: Metadata) -> Session:
     """The session with the facts of `metadata` in place of, or in addition to, its own.
 

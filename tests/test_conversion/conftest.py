@@ -1,6 +1,5 @@
 """A small source in the published layout, written by the tests, so that every fault can be made on purpose."""
 
-import os
 import sys
 from dataclasses import dataclass, field
 from importlib.util import module_from_spec, spec_from_file_location
@@ -77,16 +76,6 @@ def source(tmp_path: Path) -> Source:
 @pytest.fixture
 def make_jpeg():
     return jpeg
-
-
-@pytest.fixture(scope="session")
-def raw_data() -> Path:
-    """The folder of the vendors' example recordings; tests that need it are skipped where it is absent."""
-    beside_the_checkout = Path(__file__).parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("NWB_COMPACT_TEST_DATA", beside_the_checkout)) / "raw"
-    if not folder.is_dir():
-        pytest.skip(f"no example recordings in {folder}; set NWB_COMPACT_TEST_DATA to the folder that holds raw/")
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, UInt
 from spikeinterface import BaseRecording
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact_conversion.sources.reading import from_zero
+from nwb_compact_conversion.sources.reading import TWO_SESSIONS, from_zero
 
 NS = 1_000_000_000
 KNOT_S = 1.0
@@ -97,8 +97,7 @@ def _knots(nsx: Path, stamp: UInt[np.ndarray, "sample"], rate_hz: float) -> Int[
         if (between <= 0).any():
             at = int(knots[index] + np.flatnonzero(between <= 0)[0])
             found = f"a clock that goes back by {-int(between.min()) / NS:.6f} s after sample {at:,}"
-            next_step = "convert the parts before and after that as two sessions"
-            raise NwbCompactError(nsx, found=found, expected="timestamps that only increase", next_step=next_step)
+            raise NwbCompactError(nsx, found=found, expected="timestamps that only increase", next_step=TWO_SESSIONS)
         jump = knots[index] + np.flatnonzero(between > round(1.5 * period_ns))
         more += [jump, jump + 1]
     return np.unique(np.concatenate(more))

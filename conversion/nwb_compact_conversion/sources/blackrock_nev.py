@@ -15,7 +15,7 @@ from nwb_compact_conversion.electrodes import ONE_ARRAY, UNKNOWN
 from nwb_compact_conversion.recorded import Events
 from nwb_compact_conversion.sources.blackrock_clock import SampleClock
 from nwb_compact_conversion.sources.blackrock_headers import NevHeader
-from nwb_compact_conversion.sources.reading import channel_names, check_ascending
+from nwb_compact_conversion.sources.reading import AROUND_RESET, channel_names, check_ascending
 
 PORTS = ("digital_input_port", "serial_input_port")
 NOISE = 255
@@ -38,8 +38,7 @@ def nev_reader(nev: Path) -> Any:
     reader.parse_header()
     if reader.segment_count(0) != 1:
         found = f"a clock that was reset {reader.segment_count(0) - 1} times"
-        next_step = "convert the parts before and after the reset as two sessions"
-        raise NwbCompactError(nev, found=found, expected="timestamps that only increase", next_step=next_step)
+        raise NwbCompactError(nev, found=found, expected="timestamps that only increase", next_step=AROUND_RESET)
     return reader
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from nwb_compact.errors import NwbCompactError, nearest
-from nwb_compact.session import Images, image_sha256
+from nwb_compact.session import Images
 from nwb_compact_conversion.session_yaml import Stimuli
-from nwb_compact_conversion.stimulus.stimuli import natural_order
+from nwb_compact_conversion.stimulus.stimuli import images_of, natural_order
 
 NEXT = "give the images as stimuli.images"
 WHITE = 255
@@ -57,19 +57,7 @@ def read_file_images(nwbfile: Any, stimuli: Stimuli, file_path: Path, indexed: A
     name, pixels = _of_series(found, where, first) if is_series else _of_objects(found, where)
     if len(set(name)) != len(name):
         raise NwbCompactError(where, found="two images of one name", expected="each name once", next_step=NEXT)
-
-    def all_alike(told: str | None) -> tuple[str, ...] | None:
-        return None if told is None else (told,) * len(name)
-
-    images = Images(
-        name=name,
-        sha256=tuple(image_sha256(image) for image in pixels),
-        pixels=pixels if stimuli.keep_pixels else None,
-        kind=all_alike(stimuli.kind),
-        source=all_alike(stimuli.source),
-        licence=all_alike(stimuli.licence),
-    )
-    return FileImages(where, images, is_series or found.order_of_images is not None, first)
+    return FileImages(where, images_of(name, pixels, stimuli), is_series or found.order_of_images is not None, first)
 
 
 def _chosen(nwbfile: Any, wanted: str | None, file_path: Path, indexed: Any) -> Any:

@@ -15,6 +15,7 @@ from nwb_compact.errors import NwbCompactError
 from nwb_compact.session import Device
 from nwb_compact_conversion.recorded import Events, Recorded
 from nwb_compact_conversion.sources.reading import (
+    TWO_SESSIONS,
     check_ascending,
     ends_early,
     from_zero,
@@ -83,8 +84,7 @@ def _records(files: list[Path]) -> np.ndarray:
             raise NwbCompactError(file, found=found, expected="the same records in all channels", next_step="copy the recording again")
         if (back := np.flatnonzero(np.diff(samples) < RECORD_SAMPLES)).size:
             found = f"sample {samples[back[0] + 1]:,} in the record after that of sample {samples[back[0]]:,}"
-            next_step = "convert the parts before and after that as two sessions"
-            raise NwbCompactError(file, found=found, expected="sample numbers that only increase", next_step=next_step)
+            raise NwbCompactError(file, found=found, expected="sample numbers that only increase", next_step=TWO_SESSIONS)
     assert first is not None
     return first
 

@@ -16,6 +16,8 @@ from nwb_compact.errors import NwbCompactError, one_line
 from nwb_compact_conversion.recorded import Events
 
 COPY_AGAIN = "copy the recording again from where it was made"
+TWO_SESSIONS = "convert the parts before and after that as two sessions"
+AROUND_RESET = "convert the parts before and after the reset as two sessions"
 CHUNK_SAMPLES = 2_000_000
 """Samples of a digital channel, or numbers of samples, that are read at a time: some 50 MB while they are compared."""
 CLOCK_TOLERANCE = 1e-3
@@ -125,8 +127,7 @@ def from_zero(recording: BaseRecording, path: Path) -> float:
         if starts[index] - starts[index - 1] < length * (1 - CLOCK_TOLERANCE):
             ended = starts[index - 1] + length
             found = f"a reset clock: a stretch that begins at {starts[index]:.3f} s after one that ends at {ended:.3f} s"
-            next_step = "convert the parts before and after the reset as two sessions"
-            raise NwbCompactError(path, found=found, expected="timestamps that only increase", next_step=next_step)
+            raise NwbCompactError(path, found=found, expected="timestamps that only increase", next_step=AROUND_RESET)
     recording.shift_times(-starts[0])
     return starts[0]
 
@@ -161,8 +162,7 @@ def stretch_starts(
         if (step <= 0).any():
             at = int(np.flatnonzero(step <= 0)[0])
             found = f"sample {part[at]:,} after sample {part[at] - step[at]:,}"
-            next_step = "convert the parts before and after that as two sessions"
-            raise NwbCompactError(path, found=found, expected="sample numbers that only increase", next_step=next_step)
+            raise NwbCompactError(path, found=found, expected="sample numbers that only increase", next_step=TWO_SESSIONS)
         begins = np.flatnonzero(step != 1)
         starts.append(n + begins)
         numbers.append(part[begins])
@@ -224,8 +224,7 @@ def check_ascending(path: Path, what: str, time_s: Float[np.ndarray, "_"]) -> Fl
     back = np.flatnonzero(np.diff(time_s) < 0)
     if len(back):
         found = f"{what} that go back from {time_s[back[0]]:.3f} s to {time_s[back[0] + 1]:.3f} s"
-        next_step = "convert the parts before and after that as two sessions"
-        raise NwbCompactError(path, found=found, expected="timestamps that only increase", next_step=next_step)
+        raise NwbCompactError(path, found=found, expected="timestamps that only increase", next_step=TWO_SESSIONS)
     return time_s
 
 

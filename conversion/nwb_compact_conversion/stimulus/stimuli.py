@@ -53,7 +53,11 @@ def read_stimuli(settings: Stimuli) -> Images:
     if place is None or not place.exists():
         found = "nothing" if place is None else "no such file or folder"
         raise NwbCompactError(place or "stimuli.images", found=found, expected="the images", next_step=NAME_ANOTHER)
-    name, pixels = _stack(place, settings.first_number) if place.suffix.lower() == ".npy" else _files(place)
+    return images_of(*(_stack(place, settings.first_number) if place.suffix.lower() == ".npy" else _files(place)), settings)
+
+
+def images_of(name: tuple[str, ...], pixels: UInt8[np.ndarray, "image height width *channel"], settings: Stimuli) -> Images:
+    """Named pixels with what the settings tell of all of them; hashes alone where `keep_pixels` is off."""
 
     def all_alike(told: str | None) -> tuple[str, ...] | None:
         return None if told is None else (told,) * len(name)
