@@ -16,7 +16,7 @@ from pynwb.ecephys import LFP, ElectricalSeries, FilteredEphys
 from nwb_compact import contract as c
 from nwb_compact.errors import NwbCompactError, nearest
 from nwb_compact.nwb_io import column, numbers, opened, ragged, ragged_rows, region, smallest_unsigned, strings, table
-from nwb_compact.results import SCORE_COLUMNS, Results, StudentWeights
+from nwb_compact.results import Results, StudentWeights, baselines_of, score_columns
 from nwb_compact.safe_write import replaced_safely
 
 N_PREFERRED = 10
@@ -208,7 +208,8 @@ def _unit_table(results: Results, rows: np.ndarray, session_units: DynamicTable)
 
 
 def _score_table(results: Results) -> DynamicTable:
-    columns = [column(name, SCORE_COLUMNS[name], values) for name, values in results.scores.items()]
+    meaning = score_columns(baselines_of(results.scores))
+    columns = [column(name, meaning[name], values) for name, values in results.scores.items()]
     description = f"one row a row of {c.RUN_UNITS}; NaN where a score cannot be computed, {c.UNIT_REASON} there says why"
     return table(c.RUN_SCORES, description, len(results.unit_name), *columns)
 

@@ -1,6 +1,6 @@
 """The results of one fit, as frozen values that need neither a file nor torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,21 +11,21 @@ from nwb_compact.session import Session
 SIDES = ("fit", "validation", "scored", "unused")
 """What an image was used for: fitting, early stopping, scoring only, or nothing (it has no usable response)."""
 
-SCORE_COLUMNS: Mapping[str, str] = {
-    "teacher_r2": "squared Pearson correlation of the teacher's prediction with the repeat average on scored images",
-    "student_r2": "the same for the compact student",
-    "teacher_r": "signed Pearson correlation of the teacher with the repeat average on scored images",
-    "student_r": "the same for the compact student",
-    "teacher_r2_er": "noise-corrected r2 (Pospisil & Bair 2021, unequal repeats), teacher",
-    "teacher_r2_er_low": "lower end of its 90 % bootstrap interval over images",
-    "teacher_r2_er_high": "upper end of the same",
-    "student_r2_er": "noise-corrected r2, student",
-    "student_r2_er_low": "lower end of its 90 % bootstrap interval over images",
-    "student_r2_er_high": "upper end of the same",
-    "teacher_feve": "fraction of explainable variance explained (Cadena et al. 2019), teacher",
-    "student_feve": "the same, student",
-    "teacher_single_trial_r": "Pearson correlation of the teacher with single presentations",
-    "student_single_trial_r": "the same, student",
+MODELS = ("teacher", "student")
+"""The models that every run has; a run may have baselines beside them, under names of one word."""
+
+MODEL_SCORES: Mapping[str, str] = {
+    "r2": "squared Pearson correlation of the prediction with the repeat average on scored images",
+    "r": "signed Pearson correlation of the prediction with the repeat average on scored images",
+    "r2_er": "noise-corrected r2 (Pospisil & Bair 2021, unequal repeats)",
+    "r2_er_low": "lower end of the 90 % bootstrap interval of r2_er over images",
+    "r2_er_high": "upper end of the 90 % bootstrap interval of r2_er over images",
+    "feve": "fraction of explainable variance explained (Cadena et al. 2019)",
+    "single_trial_r": "Pearson correlation of the prediction with single presentations",
+}
+"""What is told of every model; the column is `<model>_<score>`."""
+
+_UNIT_SCORES: Mapping[str, str] = {
     "reliability": "split-half correlation of repeat averages, Spearman-Brown corrected, scored images",
     "snr": "variance of the signal over images / variance of the noise of one presentation (Pospisil & Bair 2021)",
     "mean_count": "mean response over scored images, spikes in the counting window",
@@ -35,7 +35,40 @@ SCORE_COLUMNS: Mapping[str, str] = {
     "student_bytes": "size of the student's parameters as float32, bytes",
     "compression": "trained teacher parameters (a frozen backbone is not counted) / student parameters",
 }
-"""Every score of a unit, in the order it is stored. NaN where it cannot be computed; `Results.reason` then says why."""
+
+
+def score_columns(baselines: Iterable[str] = ()) -> Mapping[str, str]:
+    """Every score of a unit and what it means, in the order in which it is stored.
+
+    Parameters
+    ----------
+    baselines
+        Names of the models beside teacher and student.
+
+    Examples
+    --------
+    >>> [name for name in score_columns(["ridge"]) if name.startswith("ridge_r2")]
+    ['ridge_r2', 'ridge_r2_er', 'ridge_r2_er_low', 'ridge_r2_er_high']
+    """
+    always = {f"{model}_{name}": f"{text}, {model}" for name, text in MODEL_SCORES.items() for model in MODELS}
+    beside = {f"{model}_{name}": f"{text}, baseline {model}" for model in baselines for name, text in MODEL_SCORES.items()}
+    return {**always, **_UNIT_SCORES, **beside}
+
+
+def baselines_of(scores: Iterable[str]) -> tuple[str, ...]:
+    """Names of the baselines among the columns of a run's scores, in their order.
+
+    Examples
+    --------
+    >>> baselines_of(score_columns(["ridge", "ln"]))
+    ('ridge', 'ln')
+    """
+    models = [name.removesuffix("_r2_er") for name in scores if name.endswith("_r2_er")]
+    return tuple(model for model in models if model not in MODELS)
+
+
+SCORE_COLUMNS = score_columns()
+"""The scores that every run has. NaN where one cannot be computed; `Results.reason` then says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +91,7 @@ class Results:
     """Letters, digits and dashes; the module in the file is `nwb_compact_<run_id>`."""
     unit_name: tuple[str, ...]
     scores: Mapping[str, Float[np.ndarray, "unit"]]
-    """The columns of `SCORE_COLUMNS`."""
+    """The columns of `score_columns`, those of the baselines only where some were fitted."""
     reason: tuple[str, ...]
     """Why a score of this unit is NaN, empty when none is."""
     image_sha256: tuple[str, ...]

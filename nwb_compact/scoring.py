@@ -1,6 +1,6 @@
-"""Scores of one session: every number of `results.SCORE_COLUMNS` for every unit, on scored images only, with a reason for each NaN."""
+"""Scores of one session: every number of `results.score_columns` for every unit, on scored images only, with a reason for each NaN."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Float32, Integer
 from nwb_compact import scores
 from nwb_compact.reliability import RepeatStatistics, correlation, repeat_statistics, signal_to_noise, split_half_reliability
 from nwb_compact.responses import Responses
-from nwb_compact.results import SCORE_COLUMNS
+from nwb_compact.results import score_columns
 
 AVERAGES_ONLY = "the source keeps repeat averages only, so what needs single trials is not known"
 NO_REPEATS = "no scored image was repeated, so what needs repeats is not known"
@@ -31,7 +31,8 @@ class Predictions:
 
 
 def score_units(
-    responses: Responses, sides: Sequence[str], predictions: Predictions, *, n_bootstraps: int, seed: int
+    responses: Responses, sides: Sequence[str], predictions: Predictions, *, n_bootstraps: int, seed: int,
+    baselines: Mapping[str, Float32[np.ndarray, "image unit"]] = {},
 ) -> tuple[dict[str, Float[np.ndarray, "unit"]], tuple[str, ...]]:
     """Score every unit of a session.
 
@@ -45,11 +46,13 @@ def score_units(
         Of the models.
     n_bootstraps, seed
         For the confidence intervals.
+    baselines
+        What other models expect, by name; each is scored exactly as teacher and student are.
 
     Returns
     -------
     scores
-        The columns of `SCORE_COLUMNS`, each (unit,).
+        The columns of `score_columns`, each (unit,).
     reason
         For each unit why one of its scores is NaN, or empty.
     """
@@ -58,8 +61,9 @@ def score_units(
     mean = np.where(scored[:, None], responses.mean, np.nan)
     varied = _varies(mean)
     fitted = _varies(np.where(np.isin(side, ["fit", "validation"])[:, None], responses.mean, np.nan))
-    table = {name: np.full(len(responses.unit_name), np.nan) for name in SCORE_COLUMNS}
-    for model, prediction in (("teacher", predictions.teacher), ("student", predictions.student)):
+    models = {"teacher": predictions.teacher, "student": predictions.student, **baselines}
+    table = {name: np.full(len(responses.unit_name), np.nan) for name in score_columns(baselines)}
+    for model, prediction in models.items():
         r = _correlation_of_known(np.where(fitted, prediction, 0.0), mean)
         r = np.where(np.isnan(r) & fitted & varied, 0.0, r)  # a model that never varies explains nothing
         table[f"{model}_r"], table[f"{model}_r2"] = r, r**2
@@ -75,25 +79,25 @@ def score_units(
         count, image = responses.count[kept], responses.image_of_count[kept]
         repeats = repeat_statistics(count, image)
         repeated = bool((repeats.n_repeats > 1).any())
-        table |= _single_trial_scores(count, image, repeats, predictions, fitted, n_bootstraps=n_bootstraps, seed=seed)
+        table |= _single_trial_scores(count, image, repeats, models, fitted, n_bootstraps=n_bootstraps, seed=seed)
     conditions = (  # the first that holds is the reason, so the deepest cause comes first
         (FLAT_FIT, ~fitted),
         (FLAT_RESPONSE, ~varied),
         (AVERAGES_ONLY, np.full(fitted.shape, responses.count is None)),
         (NO_REPEATS, np.full(fitted.shape, not repeated)),
-        (FLAT_MODEL, (np.ptp(predictions.teacher[scored], axis=0) == 0) | (np.ptp(predictions.student[scored], axis=0) == 0)),
+        (FLAT_MODEL, np.any([np.ptp(prediction[scored], axis=0) == 0 for prediction in models.values()], axis=0)),
         (NO_SIGNAL, np.any([np.isnan(column) for column in table.values()], axis=0)),
     )
     reason = tuple(next((why for why, holds in conditions if holds[unit]), "") for unit in range(len(fitted)))
-    return {name: table[name] for name in SCORE_COLUMNS}, reason
+    return {name: table[name] for name in score_columns(baselines)}, reason
 
 
 def _single_trial_scores(
-    count: np.ndarray, image: np.ndarray, repeats: RepeatStatistics, predictions: Predictions, fitted: Bool[np.ndarray, "unit"], *,
-    n_bootstraps: int, seed: int,
+    count: np.ndarray, image: np.ndarray, repeats: RepeatStatistics, models: Mapping[str, np.ndarray], fitted: Bool[np.ndarray, "unit"],
+    *, n_bootstraps: int, seed: int,
 ) -> dict[str, np.ndarray]:
     table = {"reliability": split_half_reliability(count, image, seed=seed), "snr": signal_to_noise(repeats)}
-    for model, prediction in (("teacher", predictions.teacher), ("student", predictions.student)):
+    for model, prediction in models.items():
         expected = np.where(fitted, prediction, 0.0).astype(float)
         shown = expected[repeats.image]
         low, high = scores.r2_er_interval(shown, repeats, n_bootstraps=n_bootstraps, seed=seed)

@@ -17,7 +17,7 @@ from nwb_compact import contract as c
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_results import read_results, run_ids, write_results
 from nwb_compact.nwb_session import read_session, write_session
-from nwb_compact.results import SCORE_COLUMNS, Results, StudentWeights, example_results
+from nwb_compact.results import SCORE_COLUMNS, Results, StudentWeights, example_results, score_columns
 from nwb_compact.session import example_session
 
 Same = Callable[[Any, Any], None]
@@ -93,6 +93,26 @@ def test_the_module_holds_few_tables_that_explain_themselves(session_file: Path)
         np.testing.assert_array_equal(results.student_prediction[worst[1], 1], ordered[:10])
         rows = dict(zip(module[c.RUN_PROVENANCE][c.KEY].data[:], module[c.RUN_PROVENANCE][c.VALUE].data[:], strict=True))
         assert rows == {"contract_version": "1", "run_number": "1", **results.provenance}
+
+
+def test_baselines_are_columns_of_their_own(session_file: Path) -> None:
+    example = example_results(example_session())
+    extra = {name: np.array([0.25, np.nan]) for name in score_columns(["ridge"]) if name.startswith("ridge_")}
+    write_results(replace(example, scores={**example.scores, **extra}), session_file)
+    (read,) = read_results(session_file)
+    assert list(read.scores) == list(score_columns(["ridge"]))
+    np.testing.assert_array_equal(read.scores["ridge_r2_er"], [0.25, np.nan])
+    with NWBHDF5IO(session_file, "r") as io:
+        columns = io.read().processing["nwb_compact_example"][c.RUN_SCORES].columns
+        assert {column.name: column.description for column in columns} == score_columns(["ridge"])
+
+
+def test_a_run_with_fewer_scores_is_read_as_it_is(session_file: Path) -> None:
+    """As runs of earlier versions are."""
+    example = example_results(example_session())
+    write_results(replace(example, scores={name: example.scores[name] for name in ("teacher_r2", "student_r2", "snr")}), session_file)
+    (read,) = read_results(session_file)
+    assert list(read.scores) == ["teacher_r2", "student_r2", "snr"]
 
 
 def test_runs_keep_their_order(session_file: Path) -> None:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nwb_compact.results import SCORE_COLUMNS, SIDES, example_results, median
+from nwb_compact.results import MODEL_SCORES, SCORE_COLUMNS, SIDES, baselines_of, example_results, median, score_columns
 from nwb_compact.session import example_session
 
 
@@ -36,6 +36,15 @@ def test_both_models_have_the_same_kinds_of_scores():
     teacher = {name.removeprefix("teacher_") for name in SCORE_COLUMNS if name.startswith("teacher_")} - {"student_r2"}
     student = {name.removeprefix("student_") for name in SCORE_COLUMNS if name.startswith("student_")} - {"parameters", "filters", "bytes"}
     assert teacher == student
+
+
+def test_baselines_add_their_columns_after_those_of_every_run():
+    columns = score_columns(["ridge", "ln"])
+    assert list(columns)[: len(SCORE_COLUMNS)] == list(SCORE_COLUMNS)
+    assert list(columns)[len(SCORE_COLUMNS) :] == [f"{model}_{name}" for model in ("ridge", "ln") for name in MODEL_SCORES]
+    assert (columns["ln_r"], columns["teacher_r"]) == (f"{MODEL_SCORES['r']}, baseline ln", f"{MODEL_SCORES['r']}, teacher")
+    assert baselines_of(columns) == ("ridge", "ln")
+    assert baselines_of(SCORE_COLUMNS) == ()
 
 
 def test_median_ignores_units_without_a_value():

@@ -5,9 +5,9 @@ import pytest
 
 from nwb_compact.reliability import repeat_statistics
 from nwb_compact.responses import Responses, mean_by_image
-from nwb_compact.results import SCORE_COLUMNS
+from nwb_compact.results import MODEL_SCORES, SCORE_COLUMNS, score_columns
 from nwb_compact.scores import feve, r2_er, single_trial_correlation
-from nwb_compact.scoring import AVERAGES_ONLY, FLAT_FIT, FLAT_RESPONSE, NO_REPEATS, NO_SIGNAL, Predictions, score_units
+from nwb_compact.scoring import AVERAGES_ONLY, FLAT_FIT, FLAT_MODEL, FLAT_RESPONSE, NO_REPEATS, NO_SIGNAL, Predictions, score_units
 
 N_IMAGES, N_UNITS = 120, 4
 SIDES = ("fit",) * 50 + ("validation",) * 8 + ("scored",) * 60 + ("unused",) * 2
@@ -32,8 +32,8 @@ def world(*, repeats=(2, 3, 5)):
     return from_counts(count, image), Predictions(teacher, student, 1_000_000, np.array([9, 10, 11, 12]) * 1000, np.array([30, 31, 32, 33]))
 
 
-def scored(responses, predictions, sides=SIDES):
-    return score_units(responses, sides, predictions, n_bootstraps=20, seed=0)
+def scored(responses, predictions, sides=SIDES, **baselines):
+    return score_units(responses, sides, predictions, n_bootstraps=20, seed=0, baselines=baselines)
 
 
 def nan_columns(scores, unit):
@@ -94,6 +94,31 @@ def test_a_model_that_answers_the_wrong_way_round_has_a_negative_r():
     upright, _ = scored(responses, predictions)
     np.testing.assert_allclose(scores["teacher_r"], -upright["teacher_r"])
     np.testing.assert_allclose(scores["teacher_r2_er"], upright["teacher_r2_er"])
+
+
+# Baselines ------------------------------------------------------------------------------------------------------------
+def test_a_baseline_is_scored_as_the_models_are_and_changes_none_of_their_scores():
+    responses, predictions = world()
+    alone, _ = scored(responses, predictions)
+    beside, reason = scored(responses, predictions, ridge=predictions.student, ln=-predictions.teacher)
+    assert reason == ("",) * N_UNITS
+    assert list(beside) == list(score_columns(["ridge", "ln"]))
+    for name in SCORE_COLUMNS:
+        np.testing.assert_array_equal(beside[name], alone[name], err_msg=name)
+    for name in MODEL_SCORES:
+        np.testing.assert_array_equal(beside[f"ridge_{name}"], alone[f"student_{name}"], err_msg=name)
+    np.testing.assert_allclose(beside["ln_r"], -alone["teacher_r"])
+
+
+def test_a_baseline_that_answers_every_image_the_same_explains_nothing_and_is_the_reason():
+    responses, predictions = world()
+    flat = predictions.teacher.copy()
+    flat[:, 1] = 2.0
+    scores, reason = scored(responses, predictions, ridge=flat)
+    assert reason == ("", FLAT_MODEL, "", "")
+    assert (scores["ridge_r"][1], scores["ridge_r2"][1]) == (0.0, 0.0)
+    assert np.isnan(scores["ridge_r2_er"][1])
+    assert not {name for name in nan_columns(scores, 1) if not name.startswith("ridge_")}
 
 
 # Only scored images are looked at -------------------------------------------------------------------------------------
