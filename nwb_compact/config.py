@@ -113,6 +113,25 @@ class Prune(Stage):
     """Adam step size at the start of the retraining."""
 
 
+class Baselines(Stage):
+    """Plain models beside teacher and students: ridge, direct fit, linear-nonlinear (see docs/methods.md)."""
+
+    enabled: bool = False
+    """Whether they are fitted; `--baselines` is the same. They take about 2 minutes for 33 units and 600 images on two cores."""
+    pixels_px: Literal[7, 14, 28, 56] = 28
+    """Side of the images as `ln` sees them, pixels. On validation images of 190923, 14, 28 and 56 did the same."""
+    epochs: int = Field(12, ge=1)
+    """Direct fit: passes over the fitting images, after which the one that erred least on validation images is kept."""
+    learning_rate: float = Field(3e-3, gt=0)
+    """Direct fit: AdamW step size, decayed along a cosine."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Direct fit: AdamW weight decay."""
+    batch_images: int = Field(16, ge=2)
+    """Direct fit: images a step."""
+    shift_px: int = Field(4, ge=0, le=50)
+    """Direct fit: largest shift of an image when it is learned from, pixels."""
+
+
 class Fit(Stage):
     """One whole fit."""
 
@@ -126,6 +145,7 @@ class Fit(Stage):
     student: Student = Student()
     distill: Distill = Distill()
     prune: Prune = Prune()
+    baselines: Baselines = Baselines()
     bootstraps: int = Field(500, ge=10)
     """Resamplings of the scored images behind each confidence interval."""
 

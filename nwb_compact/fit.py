@@ -6,7 +6,7 @@ a fit that was killed goes on where it stopped and ends with the same scores (se
 
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from nwb_compact import __version__, config
+from nwb_compact import __version__, baselines, config
 from nwb_compact.backbones import Backbone, features, frozen_backbone
 from nwb_compact.bank import Bank, BankShape
 from nwb_compact.check import require_sound
@@ -93,11 +93,12 @@ def fit_sessions(
         teacher = _teacher(sessions, seen, settings, work)
     results = []
     for number, session in enumerate(sessions[:n_fitted]):
+        beside = _baselines(session, seen[number], number, settings, work) if settings.baselines.enabled else {}
         with work.timed("lessons"):
             taught = _lessons(teacher, backbone, number, lesson_pixels, settings, work)
         with work.timed("students"):
             bank = _students(taught, number, settings, work)
-        results.append(_results(session, teacher, teacher.predict(seen[number], number), taught, bank, settings, work))
+        results.append(_results(session, teacher, teacher.predict(seen[number], number), taught, bank, beside, settings, work))
     return tuple(results)
 
 
@@ -193,6 +194,31 @@ def _teacher(sessions: Sequence[SessionData], seen: Sequence[np.ndarray], settin
         return fit_teacher(training, settings.teacher, seed=settings.seed, device=work.device, checkpoints=work.folder, advance=advance)
 
 
+def _baselines(session: SessionData, seen: np.ndarray, number: int, settings: Fit, work: Work) -> dict[str, np.ndarray]:
+    """What the plain models predict, by name; each is kept in the work folder."""
+    known = (session.responses.mean, session.rows("fit"), session.rows("validation"))
+    pixels_px, epochs = settings.baselines.pixels_px, settings.baselines.epochs
+
+    def directly() -> np.ndarray:
+        shape, seed = _bank_shape(session.responses.mean.shape[1], settings), derived_seed(settings.seed, "direct", number)
+        with stage("direct fit", epochs, quiet=work.quiet) as advance:
+            return baselines.direct(
+                session.images, *known, shape, settings.baselines, seed=seed, device=work.device,
+                checkpoint=work.path(f"direct_{number}.pt"), advance=advance,
+            )
+
+    models = {
+        "ridge": lambda: baselines.ridge(seen, *known, pixels_px=pixels_px),
+        "direct": directly,
+        "ln": lambda: baselines.linear_nonlinear(session.images, *known, pixels_px=pixels_px),
+    }
+    found = {}
+    for name, compute in models.items():
+        with work.timed(f"baseline_{name}"):
+            found[name] = np.asarray(work.array(f"baseline_{name}_{number}", compute))
+    return found
+
+
 def _lessons(teacher: Teacher, backbone: Backbone | None, number: int, pixels: np.ndarray, settings: Fit, work: Work) -> Lessons:
     """The teacher's answers to every view of every lesson image; features are computed once for all fitted sessions."""
 
@@ -206,8 +232,7 @@ def _students(taught: Lessons, number: int, settings: Fit, work: Work) -> Bank:
     """A bank of all units' students: trained together, pruned each its own way, retrained."""
     seed = derived_seed(settings.seed, "students", number)
     torch.manual_seed(seed)
-    widths = (*settings.student.early_filters, *settings.student.late_filters)
-    whole = Bank(BankShape(taught.answer.shape[1], widths, SHARED_LAYERS))
+    whole = Bank(_bank_shape(taught.answer.shape[1], settings))
     with stage("students", EPOCHS, quiet=work.quiet) as advance:
         train_bank(
             whole, taught, settings.distill, images_seen=settings.distill.images_seen, learning_rate=settings.distill.learning_rate,
@@ -223,8 +248,13 @@ def _students(taught: Lessons, number: int, settings: Fit, work: Work) -> Bank:
         )
 
 
+def _bank_shape(n_units: int, settings: Fit) -> BankShape:
+    return BankShape(n_units, (*settings.student.early_filters, *settings.student.late_filters), SHARED_LAYERS)
+
+
 def _results(
-    session: SessionData, teacher: Teacher, teacher_prediction: np.ndarray, taught: Lessons, bank: Bank, settings: Fit, work: Work
+    session: SessionData, teacher: Teacher, teacher_prediction: np.ndarray, taught: Lessons, bank: Bank, beside: Mapping[str, np.ndarray],
+    settings: Fit, work: Work,
 ) -> Results:
     students = bank.cut(taught.scale, taught.offset)
     filters = np.stack([filters_per_layer(student) for student in students])
@@ -236,12 +266,16 @@ def _results(
         student_filters=filters.sum(axis=1),
     )
     seed = derived_seed(settings.seed, "scores")
-    scores, reason = score_units(session.responses, session.sides, predictions, n_bootstraps=settings.bootstraps, seed=seed)
+    scores, reason = score_units(
+        session.responses, session.sides, predictions, n_bootstraps=settings.bootstraps, seed=seed, baselines=beside
+    )
     provenance = {
         "input_sha256": input_hash(session.responses),
         "teacher_parameters": str(teacher.n_parameters),
         "teacher_validation_r2": " ".join(f"{best:.4f}" for best in teacher.validation_r2),
     }
+    meaning = baselines.meanings(settings)
+    provenance |= {f"baseline.{name}": meaning[name] for name in beside}
     return Results(
         run_id="", unit_name=session.responses.unit_name, scores=scores, reason=reason, image_sha256=session.responses.image_sha256,
         side=session.sides, teacher_prediction=predictions.teacher, student_prediction=predictions.student, filters_per_layer=filters,
@@ -280,6 +314,7 @@ class _FitCommand(click.Command):
 @click.option("--members", type=click.IntRange(1), help="Networks in the teacher's ensemble.")
 @click.option("--split", type=click.Choice(config.choices(config.Split, "method")), help="Which images are scored.")
 @click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Folder, zip or session file of more images to distil on.")
+@click.option("--baselines", "with_baselines", is_flag=True, help="Also fit ridge, a direct and a linear-nonlinear model to compare with.")
 @click.option("--device", type=click.Choice(config.choices(Fit, "device")), help="Where to compute.")
 @click.option("--seed", type=click.IntRange(0), help="Source of all randomness.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write a new self-contained file instead of into FILE.")
@@ -324,6 +359,8 @@ def _settings(preset: str, config_file: Path | None, changes: dict[str, Any]) ->
     for name, stage_name, setting in (("backbone", "teacher", "backbone"), ("members", "teacher", "members"), ("split", "split", "method")):
         if name in given:
             nested.setdefault(stage_name, {})[setting] = given[name]
+    if given.get("with_baselines"):  # where it is not given, the file decides
+        nested["baselines"] = {"enabled": True}
     return configure(preset, config_file, nested)
 
 
