@@ -172,10 +172,10 @@ def meanings(settings: config.Fit) -> dict[str, str]:
     Examples
     --------
     >>> meanings(config.configure())["ridge"]
-    'ridge regression on pixels (28 x 28, colour): conv has no features before it is trained'
+    'ridge regression on pixels (28 x 28, colour), since conv has no features before it is trained'
     """
     grid = f"{settings.baselines.pixels_px} x {settings.baselines.pixels_px}, colour"
-    on_pixels = f"ridge regression on pixels ({grid}): conv has no features before it is trained"
+    on_pixels = f"ridge regression on pixels ({grid}), since conv has no features before it is trained"
     return {
         "ridge": on_pixels if settings.teacher.backbone == "conv" else "ridge regression on the features of the backbone",
         "direct": "the students' network before pruning, fitted to the responses without a teacher",

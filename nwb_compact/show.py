@@ -14,7 +14,7 @@ from rich.text import Text
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_results import read_results
-from nwb_compact.results import Results, median
+from nwb_compact.results import MODELS, Results, baselines_of, median
 
 JSON_VERSION = 1
 """Of the layout of `--json`; a name is never given another meaning under the same version."""
@@ -47,6 +47,9 @@ def command(file: Path, as_json: bool, run_id: str | None) -> None:
 def as_object(runs: Sequence[Results]) -> dict[str, Any]:
     """The runs as JSON holds them; NaN becomes None.
 
+    Names are those of `results.score_columns`; an interval is one list, `<model>_r2_er_ci`. A run with baselines has, for each of them,
+    `<baseline>_r2`, `<baseline>_r2_er` and `<baseline>_r2_er_ci` in every unit and among the medians, and `baselines`, what each is.
+
     Examples
     --------
     >>> from nwb_compact.results import example_results
@@ -69,6 +72,9 @@ def print_run(results: Results, console: Console) -> None:
     _say(console, _title(results))
     console.print(_table(results))
     _say(console, _compared(results))
+    if baselines_of(results.scores):
+        _say(console, f"\nBeside baselines: {_meanings(results)}.")
+        console.print(_models_table(results))
     for reason in dict.fromkeys(filter(None, results.reason)):
         units = [name for name, why in zip(results.unit_name, results.reason, strict=True) if why == reason]
         _say(console, f"{', '.join(units) if len(units) <= 5 else f'{len(units)} units'}: {reason}")
@@ -83,6 +89,7 @@ def _run_object(results: Results) -> dict[str, Any]:
         {"unit": name, **_unit_object({score: values[row] for score, values in results.scores.items()}), "reason": results.reason[row]}
         for row, name in enumerate(results.unit_name)
     ]
+    baselines = baselines_of(results.scores)
     return {
         "run_id": results.run_id,
         "preset": results.provenance.get("preset"),
@@ -91,6 +98,7 @@ def _run_object(results: Results) -> dict[str, Any]:
         "median": _unit_object({score: median(values) for score, values in results.scores.items()}, of_counts=_or_none),
         "teacher_parameters": _whole(results.provenance.get("teacher_parameters")),
         "compression": _or_none(median(results.scores["compression"])),
+        **({"baselines": {name: results.provenance.get(f"baseline.{name}") for name in baselines}} if baselines else {}),
     }
 
 
@@ -101,7 +109,11 @@ def _unit_object(scores: Mapping[str, float], of_counts: Callable[[Any], Any] | 
     shown["student_r2_er_ci"] = [_or_none(scores[name]) for name in INTERVAL]
     shown["reliability"] = _or_none(scores["reliability"])
     shown |= {name: counted(scores[name]) for name in COUNTS}
-    return shown | {"teacher_student_r2": _or_none(scores["teacher_student_r2"])}
+    shown["teacher_student_r2"] = _or_none(scores["teacher_student_r2"])
+    for model in baselines_of(scores):
+        shown |= {name: _or_none(scores[name]) for name in (f"{model}_r2", f"{model}_r2_er")}
+        shown[f"{model}_r2_er_ci"] = [_or_none(scores[f"{model}_r2_er_{end}"]) for end in ("low", "high")]
+    return shown
 
 
 def _or_none(value: Any) -> float | None:
@@ -131,16 +143,31 @@ def _title(results: Results) -> str:
     )
 
 
-def _table(results: Results) -> Table:
+def _table(results: Results, columns: Mapping[str, Callable[[Mapping[str, float]], str]] | None = None) -> Table:
+    shown = COLUMNS if columns is None else columns
     table = Table(box=SIMPLE, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("unit", footer="median", overflow="fold", max_width=16)
     medians = {name: median(values) for name, values in results.scores.items()}
-    for head, show in COLUMNS.items():
+    for head, show in shown.items():
         table.add_column(head, footer=show(medians), justify="right", no_wrap=True)
     for row, name in enumerate(results.unit_name):
         scores = {score: float(values[row]) for score, values in results.scores.items()}
-        table.add_row(Text(name), *(show(scores) for show in COLUMNS.values()))
+        table.add_row(Text(name), *(show(scores) for show in shown.values()))
     return table
+
+
+def _models_table(results: Results) -> Table:
+    """All models of the run side by side: r2, and r2_ER where any unit has it; each definition in its own columns."""
+    models = (*MODELS, *baselines_of(results.scores))
+    columns = {f"{model}\nr2": _score(f"{model}_r2") for model in models}
+    if any(np.isfinite(results.scores[f"{model}_r2_er"]).any() for model in models):
+        columns |= {f"{model}\nr2_ER": _score(f"{model}_r2_er") for model in models}
+    return _table(results, columns)
+
+
+def _meanings(results: Results) -> str:
+    names = baselines_of(results.scores)
+    return "; ".join(f"{name}: {results.provenance.get(f'baseline.{name}', 'not recorded what it is')}" for name in names)
 
 
 def _compared(results: Results) -> str:

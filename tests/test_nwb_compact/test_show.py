@@ -13,7 +13,7 @@ from rich.console import Console
 from nwb_compact.cli import main
 from nwb_compact.nwb_results import write_results
 from nwb_compact.nwb_session import write_session
-from nwb_compact.results import SCORE_COLUMNS, Results, example_results
+from nwb_compact.results import SCORE_COLUMNS, Results, example_results, score_columns
 from nwb_compact.session import example_session
 from nwb_compact.show import as_object, print_run
 
@@ -108,6 +108,57 @@ def test_text_is_readable_at_100_columns_when_piped(file_path: Path) -> None:
     assert "over the 12 scored images, none of which is among the 8 that fitted or the 4 that decided when to stop" in said
     assert "unit-1: averages only: [no] noise ceiling unit-3: no student" in said
     assert "Run second" not in said
+
+
+# Baselines ------------------------------------------------------------------------------------------------------------
+def with_baselines(results: Results) -> Results:
+    """Ridge better than the direct fit; r2_ER where the models have it."""
+    values = {name: np.array([0.4, 0.2, 0.6]) for name in score_columns(["ridge", "direct"]) if name.startswith(("ridge", "direct"))}
+    values |= {"direct_r2": np.array([0.1, 0.3, 0.2])}
+    values |= {f"ridge_r2_er{end}": np.array([np.nan, value, value]) for end, value in (("", 0.55), ("_low", -0.05), ("_high", 0.7))}
+    meaning = {"baseline.ridge": "ridge regression on the features of the backbone"}
+    return replace(results, scores={**results.scores, **values}, provenance={**results.provenance, **meaning})
+
+
+def test_baselines_stand_beside_teacher_and_student_in_one_table(results: Results) -> None:
+    output = io.StringIO()
+    print_run(with_baselines(results), Console(width=100, file=output))
+    before, after = output.getvalue().split("Beside baselines: ")
+    assert max(map(len, output.getvalue().splitlines())) <= 100
+    assert "ridge: ridge regression on the features of the backbone; direct: not recorded what it is." in " ".join(after.split())
+    heads, kinds = [line.split() for line in after.splitlines() if line.split()[:1] in (["teacher"], ["unit"])]
+    assert heads == ["teacher", "student", "ridge", "direct"] * 2
+    assert kinds == ["unit", *["r2"] * 4, *["r2_ER"] * 4]
+    rows = {line.split()[0]: line.split()[1:] for line in after.splitlines() if line.split()[:1]}
+    assert rows["unit-1"] == ["0.50", "0.50", "0.40", "0.10", "-", "-", "-", "0.40"]
+    assert rows["median"] == ["0.50", "0.50", "0.40", "0.20", "0.60", "0.60", "0.55", "0.40"]
+    without = io.StringIO()
+    print_run(results, Console(width=100, file=without))
+    assert without.getvalue().startswith(before.rstrip()), "what a run without baselines prints stays as it is"
+    assert "baselines" not in without.getvalue()
+
+
+def test_without_noise_correction_the_models_are_compared_by_r2_alone(results: Results) -> None:
+    beside = with_baselines(results)
+    averages = {name: np.full(3, np.nan) for name in beside.scores if name.endswith("r2_er")}
+    output = io.StringIO()
+    print_run(replace(beside, scores={**beside.scores, **averages}), Console(width=100, file=output))
+    (kinds,) = [line.split() for line in output.getvalue().split("Beside baselines")[1].splitlines() if line.split()[:1] == ["unit"]]
+    assert kinds == ["unit", *["r2"] * 4]
+
+
+def test_json_has_the_baselines_of_the_runs_that_have_them(results: Results) -> None:
+    without, run = as_object([results, with_baselines(results)])["runs"]
+    assert "baselines" not in without
+    assert [list(unit) for unit in without["units"]] == [UNIT_KEYS] * 3
+    assert run["baselines"] == {"ridge": "ridge regression on the features of the backbone", "direct": None}
+    added = ["ridge_r2", "ridge_r2_er", "ridge_r2_er_ci", "direct_r2", "direct_r2_er", "direct_r2_er_ci"]
+    assert [list(unit) for unit in run["units"]] == [[*UNIT_KEYS[:-1], *added, "reason"]] * 3
+    assert {name: run["units"][0][name] for name in added[:4]} == {
+        "ridge_r2": 0.4, "ridge_r2_er": None, "ridge_r2_er_ci": [None, None], "direct_r2": 0.1,
+    }
+    assert run["units"][1]["ridge_r2_er_ci"] == [-0.05, 0.7]
+    assert (run["median"]["ridge_r2"], run["median"]["ridge_r2_er"], run["median"]["direct_r2"]) == (0.4, 0.55, 0.2)
 
 
 def test_long_unit_names_are_folded_and_not_cut(results: Results) -> None:
