@@ -39,7 +39,11 @@ class Teacher(Stage):
     """The accurate model: an ensemble over a backbone, one shared core, one factorised readout a unit (see docs/methods.md)."""
 
     backbone: str = "conv"
-    """`conv`: trained from scratch on the session. `torch:MODULE:FACTORY`: any frozen torch network (see examples/)."""
+    """`conv`: trained from scratch on the session. Frozen: `vone` (Gabor filters), `hf:FOLDER` or `hf:OWNER/MODEL` (a network of
+    transformers), `torch:MODULE:FACTORY` (any torch network; see examples/)."""
+    layer: str = "auto"
+    """Layer of a frozen backbone of several; `auto`: the one from which ridge predicts validation images best. The study: `stage3` of
+    ResNet-50."""
     members: int = Field(4, ge=1)
     """Networks that differ by seed and are averaged; the study used 25."""
     channels: int = Field(128, ge=4)

@@ -19,13 +19,15 @@ import torch
 from jaxtyping import UInt8
 
 from nwb_compact import __version__, baselines, config
-from nwb_compact.backbones import Backbone, features, frozen_backbone
+from nwb_compact.backbones import FORMS, Backbone, frozen_backbone
 from nwb_compact.bank import Bank, BankShape
 from nwb_compact.check import require_sound
 from nwb_compact.config import PRESETS, Fit, configure
 from nwb_compact.distill import EPOCHS, Lessons, answers_of, lessons, train_bank
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.feature_cache import cached_features, default_cache_folder
 from nwb_compact.images import as_rgb, read_images, same_picture
+from nwb_compact.layer_choice import choose_layer, sample
 from nwb_compact.memory import keep_freed_memory
 from nwb_compact.nwb_results import require_place, run_ids, write_results
 from nwb_compact.nwb_session import open_session
@@ -77,7 +79,7 @@ def fit_sessions(
     lesson_pixels
         From `lesson_images`: what students may see.
     backbone
-        From `backbones.frozen_backbone`; None trains one.
+        From `backbones.frozen_backbone`, with its layer chosen; None trains one.
     settings
         Every number.
     work
@@ -88,7 +90,7 @@ def fit_sessions(
     One `Results` a fitted session, in order; run id and provenance are added when they are written.
     """
     with work.timed("features"):
-        seen = [_seen(backbone, session.images, f"features {number}", work) for number, session in enumerate(sessions)]
+        seen = [_seen(backbone, session.images, f"features {session.file_path.stem}", work) for session in sessions]
     with work.timed("teacher"):
         teacher = _teacher(sessions, seen, settings, work)
     results = []
@@ -172,15 +174,10 @@ def _images_at(place: Path) -> UInt8[np.ndarray, "image 112 112 3"]:
 
 
 def _seen(backbone: Backbone | None, images: UInt8[np.ndarray, "image 112 112 3"], name: str, work: Work) -> np.ndarray:
-    """What the teacher looks at: the images themselves, or a frozen backbone's features of them."""
+    """What the teacher looks at: the images themselves, or a frozen backbone's features of them, which other fits find again."""
     if backbone is None:
         return images
-
-    def compute() -> np.ndarray:
-        with stage(name, len(images), quiet=work.quiet) as advance:
-            return features(backbone.network, images, device=work.device, advance=advance)
-
-    return work.array(name.replace(" ", "_"), compute)
+    return cached_features(backbone, images, work.cache, name=name, device=work.device, quiet=work.quiet)
 
 
 def _teacher(sessions: Sequence[SessionData], seen: Sequence[np.ndarray], settings: Fit, work: Work) -> Teacher:
@@ -310,21 +307,23 @@ class _FitCommand(click.Command):
 @click.option("--train", multiple=True, type=click.Path(path_type=Path), metavar="FILE ...", help="Files that lend images and responses.")
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="standard", show_default=True, help="Sizes and lengths.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with settings (docs/configuration.md).")
-@click.option("--backbone", help="conv, or torch:MODULE:FACTORY.")
+@click.option("--backbone", help=f"{FORMS}.")
+@click.option("--layer", help="Layer of the backbone; by default the one that predicts validation images best.")
 @click.option("--members", type=click.IntRange(1), help="Networks in the teacher's ensemble.")
 @click.option("--split", type=click.Choice(config.choices(config.Split, "method")), help="Which images are scored.")
 @click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Folder, zip or session file of more images to distil on.")
 @click.option("--baselines", "with_baselines", is_flag=True, help="Also fit ridge, a direct and a linear-nonlinear model to compare with.")
 @click.option("--device", type=click.Choice(config.choices(Fit, "device")), help="Where to compute.")
 @click.option("--seed", type=click.IntRange(0), help="Source of all randomness.")
+@click.option("--cache-dir", type=click.Path(path_type=Path), help="Where features of frozen backbones are kept for other fits.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write a new self-contained file instead of into FILE.")
 @click.option("--run-id", help="Name of the run; the date and time by default.")
 @click.option("--replace", "replaces", is_flag=True, help="Replace the run of that name.")
 @click.option("--resume", is_flag=True, help="Go on with the same fit where it was stopped.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def command(
-    files: tuple[Path, ...], train: tuple[Path, ...], preset: str, config_file: Path | None, images: tuple[Path, ...], output: Path | None,
-    run_id: str | None, replaces: bool, resume: bool, quiet: bool, **changes: Any,
+    files: tuple[Path, ...], train: tuple[Path, ...], preset: str, config_file: Path | None, images: tuple[Path, ...],
+    cache_dir: Path | None, output: Path | None, run_id: str | None, replaces: bool, resume: bool, quiet: bool, **changes: Any,
 ) -> None:
     """Fit a teacher and compact students to every unit of FILES and write the results into them."""
     if output is not None and len(files) > 1:
@@ -335,18 +334,20 @@ def command(
     settings = _settings(preset, config_file, changes)
     _require_all(files, train, output, run_id, may_exist=replaces or resume)
     device = _device(settings.device)
-    backbone = frozen_backbone(settings.teacher.backbone)
+    backbone = frozen_backbone(settings.teacher.backbone, settings.teacher.layer)
     sessions = read_sessions(files, train, settings)
     lesson_pixels = lesson_images(sessions, images)
+    cache = cache_dir or default_cache_folder()
+    backbone, layers = _with_layer(backbone, sessions[: len(files)], cache, device, quiet)
     facts = _facts(sessions, len(files), lesson_pixels, backbone, device)
     decisive = [facts, config.flat(settings), [session.sides for session in sessions], __version__, torch.__version__, commit()]
-    work = Work(device, work_folder(output or files[0], decisive, resume=resume), quiet)
+    work = Work(device, work_folder(output or files[0], decisive, resume=resume), quiet, cache)
     run = work.run_id(run_id or datetime.now(UTC).strftime("%Y%m%d-%H%M%S"))
     for file_path, results in zip(files, fit_sessions(sessions, len(files), lesson_pixels, backbone, settings, work), strict=True):
         if resume and not replaces and run in run_ids(file_path):
             continue  # the fit was killed between two files
         seconds = {f"seconds.{name}": f"{seconds:.1f}" for name, seconds in work.seconds().items()}
-        provenance = record(settings, _asked(), facts | seconds | dict(results.provenance))
+        provenance = record(settings, _asked(), facts | layers | seconds | dict(results.provenance))
         complete = replace(results, run_id=run, provenance=provenance)
         written = write_results(complete, file_path, output=output, replace=replaces)
         click.echo(f"{written}: {_summary(complete)}")
@@ -356,7 +357,9 @@ def command(
 def _settings(preset: str, config_file: Path | None, changes: dict[str, Any]) -> Fit:
     given = {name: value for name, value in changes.items() if value is not None}
     nested: dict[str, Any] = {name: given[name] for name in ("seed", "device") if name in given}
-    for name, stage_name, setting in (("backbone", "teacher", "backbone"), ("members", "teacher", "members"), ("split", "split", "method")):
+    for name, stage_name, setting in (
+        ("backbone", "teacher", "backbone"), ("layer", "teacher", "layer"), ("members", "teacher", "members"), ("split", "split", "method")
+    ):
         if name in given:
             nested.setdefault(stage_name, {})[setting] = given[name]
     if given.get("with_baselines"):  # where it is not given, the file decides
@@ -382,6 +385,17 @@ def _device(asked: str) -> str:
     return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
 
 
+def _with_layer(
+    backbone: Backbone | None, fitted: Sequence[SessionData], cache: Path, device: str, quiet: bool
+) -> tuple[Backbone | None, dict[str, str]]:
+    """The backbone with its layer, and what each layer was worth if it had to be chosen: only images of the fitting side are looked at."""
+    if backbone is None or backbone.layer is not None:
+        return backbone, {}
+    samples = [sample(session.images, session.responses.mean, session.rows("fit"), session.rows("validation")) for session in fitted]
+    backbone, scores = choose_layer(backbone, samples, cache, device=device, quiet=quiet)
+    return backbone, {f"layer_validation_r2.{name}": f"{r2:.4f}" for name, r2 in scores.items()}
+
+
 def _facts(
     sessions: Sequence[SessionData], n_fitted: int, lesson_pixels: np.ndarray, backbone: Backbone | None, device: str
 ) -> dict[str, str]:
@@ -393,6 +407,7 @@ def _facts(
     return inputs | {
         "lesson_images": f"{len(lesson_pixels)} sha256:{sha256(lesson_pixels.tobytes()).hexdigest()}",
         "backbone_sha256": backbone.sha256 if backbone is not None else "trained here",
+        **({"layer": backbone.layer} if backbone is not None and backbone.layer else {}),
         "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(),
         "threads": str(torch.get_num_threads()),
         "architecture": ARCHITECTURE,

@@ -9,13 +9,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.feature_cache import default_cache_folder
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Work:
     """cpu or cuda."""
     folder: Path
     quiet: bool = False
+    cache: Path = field(default_factory=default_cache_folder)
+    """Folder of the features of frozen backbones; other fits use it too."""
 
     def path(self, name: str) -> Path:
         """A file in the folder."""

@@ -1,3 +1,5 @@
+import copy
+import importlib
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from nwb_compact.backbones import BATCH_IMAGES, ConvTrunk, as_tensor, features, frozen_backbone
+from nwb_compact.backbones import BATCH_IMAGES, ConvTrunk, _identity, as_tensor, features, frozen_backbone
 from nwb_compact.errors import NwbCompactError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 16, 24, 3), np.uint8)
@@ -18,6 +20,17 @@ def good(): return nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Dropo
 def asks(size): return nn.Identity()
 def fails(): raise FileNotFoundError("no weights at /here")
 def number(): return 7
+class Two(nn.Module):
+    def forward(self, images): return {"small": nn.functional.avg_pool2d(images, 8), "large": images}
+def several(): return Two()
+class Maps(nn.Module):
+    def __init__(self, maps):
+        super().__init__()
+        self.maps = maps
+    def forward(self, images): return {name: make(images) for name, make in self.maps.items()}
+def empty(): return Maps({})
+def vector(): return Maps({"good": lambda x: x, "flat": lambda x: x.mean((2, 3))})
+def large_only(): return nn.Conv2d(3, 2, 200)
 """
 
 
@@ -55,15 +68,15 @@ def test_a_factory_in_the_working_folder_gives_a_frozen_network_in_evaluation(la
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
-OTHER_FORMS = ("resnet", "torch", "torch:", "torch:module", "torch:module:", "torch::factory", "keras:module:factory", "")
+OTHER_FORMS = ("resnet", "torch", "torch:", "torch:module", "torch:module:", "torch::factory", "keras:module:factory", "hf:", "vone:", "")
 
 
 @pytest.mark.parametrize("name", OTHER_FORMS)
 def test_a_name_of_another_form_is_refused(name):
     with pytest.raises(NwbCompactError) as caught:
         frozen_backbone(name)
-    assert str(caught.value) == (f"--backbone: found '{name}', expected conv or torch:MODULE:FACTORY. "
-                                 "Next: see examples/efficientnet_lite0.py")
+    assert str(caught.value) == (f"--backbone: found '{name}', expected conv, vone, hf:FOLDER, hf:OWNER/MODEL or torch:MODULE:FACTORY. "
+                                 "Next: see docs/methods.md")
 
 
 @pytest.mark.parametrize(("place", "found"), [
@@ -80,6 +93,83 @@ def test_a_factory_that_cannot_be_called_is_named_with_its_own_words(lab_module,
 def test_a_factory_of_something_else_is_named(lab_module):
     with pytest.raises(NwbCompactError, match=r"found int, expected a torch\.nn\.Module\. Next: return the network itself"):
         frozen_backbone(f"torch:{lab_module}:number")
+
+
+# Layers ---------------------------------------------------------------------------------------------------------------
+def test_one_map_needs_no_layer(lab_module):
+    backbone = frozen_backbone(f"torch:{lab_module}:good")
+    assert (backbone.layers, backbone.layer) == (("",), "")
+    with pytest.raises(NwbCompactError) as caught:
+        frozen_backbone(f"torch:{lab_module}:good", "stage1")
+    assert str(caught.value) == "--layer stage1: found a backbone of one map, expected no layer's name. Next: leave --layer out"
+
+
+def test_a_dict_of_maps_is_a_backbone_of_layers(lab_module):
+    several = frozen_backbone(f"torch:{lab_module}:several")
+    assert (several.layers, several.layer) == (("small", "large"), None)
+    small, large = several.at("small"), frozen_backbone(f"torch:{lab_module}:several", "large")
+    assert features(small.network, IMAGES, layer="small").shape == (3, 3, 2, 3)
+    assert features(large.network, IMAGES, layer=large.layer).shape == (3, 3, 16, 24)
+    with pytest.raises(NwbCompactError) as caught:
+        several.at("larger")
+    assert str(caught.value) == ("--layer larger: found no such layer, expected one of torch:lab_networks:several. "
+                                 "Next: did you mean 'large'?")
+
+
+def test_conv_has_no_layer_to_name():
+    with pytest.raises(NwbCompactError, match=r"^--layer stage1: found a layer of conv, which is trained with the teacher, expected"):
+        frozen_backbone("conv", "stage1")
+
+
+@pytest.mark.parametrize(("factory", "found"), [
+    ("empty", "found a dict without maps, expected a map a layer"),
+    ("vector", r"found \(1, 3\) in layer flat, expected a map"),
+    ("large_only", r"found RuntimeError: Calculated padded input size .*, expected a network that takes images of 112 x 112 px"),
+])
+def test_a_network_that_cannot_be_used_is_found_before_any_session_is_read(lab_module, factory, found):
+    with pytest.raises(NwbCompactError, match=found):
+        frozen_backbone(f"torch:{lab_module}:{factory}")
+
+
+# Identity -------------------------------------------------------------------------------------------------------------
+def identity(folder, text):
+    sys.modules.pop("lab_networks", None)
+    (folder / "lab_networks.py").write_text(text)
+    importlib.invalidate_caches()
+    torch.manual_seed(0)
+    return frozen_backbone("torch:lab_networks:good").sha256
+
+
+def test_the_hash_is_of_weights_and_structure_where_there_is_no_code_of_the_user():
+    def of(network):
+        return _identity(network, b"")
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), Gives(lambda x: x))
+    same, other, strided = copy.deepcopy(network), copy.deepcopy(network), copy.deepcopy(network)
+    with torch.no_grad():
+        other[0].weight[0, 0, 0, 0] += 1e-6
+    strided[0].stride = (2, 2)
+    assert of(network) == of(same)
+    assert len({of(network), of(other), of(strided), of(network.to(torch.bfloat16))}) == 4
+
+
+def test_the_hash_tells_weights_structure_and_code_apart(lab_module, tmp_path):
+    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode  # files of one second and one length would share their byte code
+    first = identity(tmp_path, FACTORIES)
+    assert identity(tmp_path, FACTORIES) == first
+    seeded = FACTORIES.replace("def good():", "torch.manual_seed(7)\ndef good():")
+    strided = FACTORIES.replace("Conv2d(3, 5, 3)", "Conv2d(3, 5, 3, stride=2)")
+    others = [identity(tmp_path, text) for text in (seeded, strided, FACTORIES + "SIZE = 2\n")]
+    sys.dont_write_bytecode = before
+    assert len({first, *others}) == 4
+
+
+def test_vone_is_a_frozen_network():
+    """Its numbers are tested where it is made."""
+    backbone = frozen_backbone("vone")
+    assert not any(parameter.requires_grad for parameter in backbone.network.parameters())
+    assert features(backbone.network, np.zeros((1, 112, 112, 3), np.uint8), layer=backbone.layers[0]).ndim == 4
 
 
 # Features -------------------------------------------------------------------------------------------------------------
@@ -99,7 +189,7 @@ def test_images_beyond_a_batch_keep_their_order_and_are_counted():
 
 
 SIZE = "expected a network that takes images of 16 x 24 px. Next: resize inside the factory's module"
-MAP = "expected a map (batch, channel, height, width). Next: return the feature map of one layer from the factory's module"
+MAP = "expected a map (batch, channel, height, width). Next: return the feature map of one layer, or a dict of them"
 RANGE = "found features that overflow float16, expected values within 65,504. Next: scale the features in the factory's module"
 
 
