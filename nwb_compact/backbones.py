@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from nwb_compact.errors import NwbCompactError, nearest
 from nwb_compact.progress import Advance, silent
+from nwb_compact.vone import VOne
 
 Network = TypeVar("Network", bound=nn.Module)
 BATCH_IMAGES = 32
@@ -62,7 +63,7 @@ class Backbone:
         raise NwbCompactError(f"--layer {layer}", found="no such layer", expected=f"one of {self.name}", next_step=next_step)
 
 
-def frozen_backbone(name: str, layer: str = AUTO) -> Backbone | None:
+def frozen_backbone(name: str, layer: str = AUTO, *, vone_visual_degrees: float = 8.0) -> Backbone | None:
     """The frozen network that `name` asks for, in evaluation mode; None for `conv`, which is trained with the teacher.
 
     It has answered one blank image of `student.IMAGE_PX`, so a network that does not take images of that size is found here.
@@ -73,6 +74,8 @@ def frozen_backbone(name: str, layer: str = AUTO) -> Backbone | None:
         What `--backbone` takes (`FORMS`).
     layer
         Which of its maps to look at; `auto` leaves that open where there are several.
+    vone_visual_degrees
+        Width of the images in degrees of visual angle, which only `vone` asks for.
 
     Raises
     ------
@@ -96,7 +99,7 @@ def frozen_backbone(name: str, layer: str = AUTO) -> Backbone | None:
         return None
     from nwb_compact.student import IMAGE_PX  # which itself needs this module
 
-    network, source = _made(name)
+    network, source = _made(name, vone_visual_degrees)
     blank = np.full((1, IMAGE_PX, IMAGE_PX, 3), 128, np.uint8)
     layers = tuple(_one_batch(to_device(network.eval().requires_grad_(False), "cpu"), blank, "cpu"))
     backbone = Backbone(name, network, _identity(network, source), layers, layers[0] if len(layers) == 1 else None)
@@ -193,11 +196,11 @@ class ConvTrunk(nn.Module):
 # Making and asking networks ---------------------------------------------------------------------------------------------
 
 
-def _made(name: str) -> tuple[nn.Module, bytes]:
+def _made(name: str, vone_visual_degrees: float) -> tuple[nn.Module, bytes]:
     """The network, and the text of the program it comes from where that is not ours or a library's."""
     kind, _, place = name.partition(":")
     if name == "vone":
-        return importlib.import_module("nwb_compact.vone").VOne(), b""
+        return VOne(visual_degrees=vone_visual_degrees), b""
     if kind == "hf" and place:
         from nwb_compact.hf_backbone import hf_backbone  # transformers is an extra and takes seconds to import
 

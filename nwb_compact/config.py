@@ -44,6 +44,8 @@ class Teacher(Stage):
     layer: str = "auto"
     """Layer of a frozen backbone of several; `auto`: the one from which ridge predicts validation images best. The study: `stage3` of
     ResNet-50."""
+    vone_visual_degrees: float = Field(8.0, gt=0)
+    """Width of the images in degrees of visual angle, which the `vone` backbone must know; 8 in the published block."""
     members: int = Field(4, ge=1)
     """Networks that differ by seed and are averaged; the study used 25."""
     channels: int = Field(128, ge=4)

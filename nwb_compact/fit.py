@@ -334,7 +334,8 @@ def command(
     settings = _settings(preset, config_file, changes)
     _require_all(files, train, output, run_id, may_exist=replaces or resume)
     device = _device(settings.device)
-    backbone = frozen_backbone(settings.teacher.backbone, settings.teacher.layer)
+    asked = settings.teacher
+    backbone = frozen_backbone(asked.backbone, asked.layer, vone_visual_degrees=asked.vone_visual_degrees)
     sessions = read_sessions(files, train, settings)
     lesson_pixels = lesson_images(sessions, images)
     cache = cache_dir or default_cache_folder()

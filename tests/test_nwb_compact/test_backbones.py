@@ -170,6 +170,13 @@ def test_vone_is_a_frozen_network():
     backbone = frozen_backbone("vone")
     assert not any(parameter.requires_grad for parameter in backbone.network.parameters())
     assert features(backbone.network, np.zeros((1, 112, 112, 3), np.uint8), layer=backbone.layers[0]).ndim == 4
+    narrow, wide = (frozen_backbone("vone", vone_visual_degrees=degrees) for degrees in (8.0, 9.0))
+    assert narrow.sha256 == backbone.sha256 != wide.sha256
+
+
+def test_a_width_that_suits_no_filter_of_vone_is_refused():
+    with pytest.raises(NwbCompactError, match=r"^vone_visual_degrees: found 200, expected 1 to 100 degrees\. Next: give the width of"):
+        frozen_backbone("vone", vone_visual_degrees=200.0)
 
 
 # Features -------------------------------------------------------------------------------------------------------------
