@@ -13,7 +13,7 @@ from html import escape
 import numpy as np
 
 from nwb_compact import __version__
-from nwb_compact.results import SCORE_COLUMNS, Results, median
+from nwb_compact.results import MODELS, SCORE_COLUMNS, Results, baselines_of, median
 from nwb_compact.session import Session
 from nwb_compact_analysis.figures import order_by_accuracy, teacher_parameters
 from nwb_compact_analysis.style import number
@@ -132,10 +132,12 @@ def _how_well(results: Results) -> str:
         "explainable variance explained (FEVE)": "feve",
         "single-trial correlation": "single_trial_r",
     }
-    body = "".join(_median_row(label, scores[f"teacher_{name}"], scores[f"student_{name}"]) for label, name in rows.items())
+    models = (*MODELS, *baselines_of(scores))
+    heads = "".join(f"<th>{_e(model)}</th>" for model in models)
+    body = "".join(_median_row(label, [scores[f"{model}_{name}"] for model in models]) for label, name in rows.items())
     table = (
-        "<table><thead><tr><th>median over units</th><th>teacher</th><th>student</th><th>units</th></tr></thead>"
-        f"<tbody>{body}</tbody></table>"
+        f'<div class="scroll"><table><thead><tr><th>median over units</th>{heads}<th>units</th></tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
     sizes = {
         "parameters": f"teacher {number(teacher_parameters(results))}, student {number(median(scores['student_parameters']))} (median)",
@@ -146,9 +148,10 @@ def _how_well(results: Results) -> str:
     return f"<h2>How well</h2>\n{table}\n{_reasons(results)}\n{_MEANING}\n{_pairs(sizes)}"
 
 
-def _median_row(label: str, teacher: np.ndarray, student: np.ndarray) -> str:
-    n = int((np.isfinite(teacher) & np.isfinite(student)).sum())
-    return f"<tr><th>{_e(label)}</th><td>{_decimals(median(teacher))}</td><td>{_decimals(median(student))}</td><td>{n}</td></tr>"
+def _median_row(label: str, of_models: Sequence[np.ndarray]) -> str:
+    n = int(np.isfinite(of_models).all(axis=0).sum())
+    cells = "".join(f"<td>{_decimals(median(scores))}</td>" for scores in of_models)
+    return f"<tr><th>{_e(label)}</th>{cells}<td>{n}</td></tr>"
 
 
 def _reasons(results: Results) -> str:

@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact.results import Results
+from nwb_compact.results import Results, baselines_of
 from nwb_compact.session import Session
 from nwb_compact_analysis import figures, unit_figures
+from nwb_compact_analysis.baseline_figures import models_figure
 from nwb_compact_analysis.measured import measured_means
 from nwb_compact_analysis.page import Picture, Section, render_page
 from nwb_compact_analysis.style import COLUMN_IN, PAGE_IN, chunks, styled
@@ -108,6 +109,7 @@ def draw_sections(results: Results, session: Session) -> list[Section]:
     order = [int(unit) for unit in figures.order_by_accuracy(results)]
     return [
         _accuracy(results),
+        *_baselines(results),
         _scores_by_unit(results, order),
         _consolidation(results),
         _fits(results, measured, order),
@@ -126,6 +128,20 @@ def _accuracy(results: Results) -> Section:
         ("figure_2_accuracy_against_parameters.png", "r² against the number of parameters.", figures.plot_accuracy_against_parameters),
     )
     return Section("Accuracy and size", text, tuple(_picture(name, alt, partial(plot, results), 3.6) for name, alt, plot in drawn))
+
+
+def _baselines(results: Results) -> list[Section]:
+    """Nothing where the run has none."""
+    names = baselines_of(results.scores)
+    if not names:
+        return []
+    meanings = "; ".join(f"{name}: {results.provenance.get(f'baseline.{name}', 'not recorded what it is')}" for name in names)
+    text = (
+        f"Plain models that were fitted on the same images and scored as teacher and students are ({meanings}). A point a unit, at the "
+        "same place across in every column. An arrow head marks a value beyond the axis."
+    )
+    alt = f"Scores of teacher, student, {', '.join(names)}, a point a unit, with medians."
+    return [Section("Beside baselines", text, (_saved("figure_2b_beside_baselines.png", alt, models_figure(results, DOTS_PER_INCH)),))]
 
 
 def _scores_by_unit(results: Results, order: Sequence[int]) -> Section:

@@ -17,6 +17,8 @@ from matplotlib.ft2font import FT2Font
 
 STUDENT, TEACHER, GREY = "#0072B2", "#D55E00", "#7F7F7F"
 STUDENT_MARKER, TEACHER_MARKER = "o", "s"
+BASELINES = (("#009E73", "^"), ("#CC79A7", "D"), ("#8C6D00", "v"))
+"""Colour and marker of the baselines in their order; the last is Okabe & Ito's yellow darkened, since theirs is lost on white."""
 COLUMN_IN, PAGE_IN = 3.4, 7.0
 
 STYLE: Mapping[str, Any] = {

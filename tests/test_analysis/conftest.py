@@ -1,6 +1,7 @@
 """Made-up fits and sessions of any size: plausible numbers, no network trained, no file written."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import matplotlib as mpl
@@ -8,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from nwb_compact.results import SCORE_COLUMNS, Results, StudentWeights
+from nwb_compact.results import SCORE_COLUMNS, Results, StudentWeights, score_columns
 from nwb_compact.session import About, Images, MeanResponses, Presentations, ResponseUnits, Session, SpikeCounts, Units
 
 mpl.use("agg")  # no window, on any machine
@@ -38,6 +39,7 @@ def made_up_fit(
     averages_only: bool = False,
     nan_units: tuple[int, ...] = (),
     filters: int = 30,
+    baselines: tuple[str, ...] = (),
     seed: int = 0,
 ) -> tuple[Results, Session]:
     rng = np.random.default_rng(seed)
@@ -66,7 +68,18 @@ def made_up_fit(
         counts=None if averages_only else SpikeCounts(np.arange(len(image_index), dtype=np.uint32), count),
         mean_responses=MeanResponses(rate * gain) if averages_only else None,
     )
-    return _results(rng, unit_name, sha256, teacher, student, range(n_units) if averages_only else nan_units, filters), session
+    results = _results(rng, unit_name, sha256, teacher, student, range(n_units) if averages_only else nan_units, filters)
+    return _with_baselines(results, baselines), session
+
+
+def _with_baselines(results: Results, baselines: tuple[str, ...]) -> Results:
+    """Each baseline half as good as the one before it, the first half as good as the student."""
+    scores = dict(results.scores)
+    for name in (name for name in score_columns(baselines) if name not in SCORE_COLUMNS):
+        model, _, score = name.partition("_")
+        scores[name] = results.scores[f"student_{score}"] / 2 ** (1 + baselines.index(model))
+    meanings = {f"baseline.{name}": f"made-up {name}" for name in baselines}
+    return replace(results, scores=scores, provenance={**results.provenance, **meanings})
 
 
 def _results(rng, unit_name, sha256, teacher, student, nan_units, filters) -> Results:

@@ -75,6 +75,16 @@ def test_headline_is_the_median_of_the_units_that_have_a_score(make_fit):
     assert headline(results) == "On 5 scored images the students predict 2 of 3 units with a median r² of 0.30; the teacher reaches 0.50."
 
 
+def test_medians_of_baselines_stand_beside_those_of_teacher_and_student(make_fit):
+    results, session = make_fit(3, baselines=("ridge", "ln"))
+    text = Reader(render_page(results, session, "a.nwb", [])).text
+    head = text.index("median over units")
+    assert text[head + 1 : head + 6] == ["teacher", "student", "ridge", "ln", "units"]
+    row = text.index("noise-corrected r²", head)
+    medians = [np.median(results.scores[f"{model}_r2_er"]) for model in ("teacher", "student", "ridge", "ln")]
+    assert text[row + 1 : row + 6] == [*(f"{value:.2f}" for value in medians), "3"]
+
+
 def test_every_unit_has_a_row_with_its_numbers(make_fit):
     results, session = make_fit(5, nan_units=(2,))
     page = Reader(render_page(results, session, "a.nwb", []))

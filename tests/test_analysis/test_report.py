@@ -34,6 +34,14 @@ def test_the_folder_holds_the_figures_and_the_page_that_holds_them(make_fit, tmp
         Image.open(page.parent / name).verify()
 
 
+def test_a_run_with_baselines_has_a_section_of_its_own_that_says_what_they_are(make_fit, tmp_path):
+    page = write_report(*make_fit(3, baselines=("ridge", "ln")), "a.nwb", tmp_path)
+    assert names(tmp_path) == sorted([*FIGURES, "figure_2b_beside_baselines.png", "index.html"])
+    html = page.read_text(encoding="utf-8")
+    assert "<h2>Beside baselines</h2>" in html
+    assert "(ridge: made-up ridge; ln: made-up ln)" in html
+
+
 def test_without_pixels_there_is_a_note_in_place_of_pictures(make_fit, tmp_path):
     page = write_report(*make_fit(3, pixels=False), "a.nwb", tmp_path)
     assert names(tmp_path) == [*FIGURES[:-1], "index.html"]
@@ -67,7 +75,8 @@ def test_names_that_a_font_or_mathtext_would_trip_over_are_drawn(make_fit):
 @pytest.mark.parametrize("n_units", [1, 30])
 def test_nothing_is_cut_at_the_edge_of_a_figure(n_units, make_fit):
     names = tuple(f"WE-190923-array-{unit % 3}-electrode-{unit:03d}-unit" for unit in range(n_units))
-    for section in draw_sections(*make_fit(n_units, 24, names=names, nan_units=(0,) if n_units > 1 else ())):
+    nan_units = (0,) if n_units > 1 else ()
+    for section in draw_sections(*make_fit(n_units, 24, names=names, nan_units=nan_units, baselines=("ridge", "direct", "ln"))):
         for picture in section.pictures:
             ink = np.asarray(Image.open(BytesIO(picture.png)).convert("L")) < 250
             touching = [edge.any() for edge in (ink[0], ink[-1], ink[:, 0], ink[:, -1])]
