@@ -34,7 +34,7 @@ def ridge(
     seen: Float[np.ndarray, "image channel row column"] | UInt8[np.ndarray, "image 112 112 3"], mean: Float[np.ndarray, "image unit"],
     fit_images: Integer[np.ndarray, "fit"], validation_images: Integer[np.ndarray, "held"], *, pixels_px: int,
 ) -> Float32[np.ndarray, "image unit"]:
-    """Ridge regression from the backbone's features, the usual way to fit a task-driven network to neurons (Yamins et al. 2014).
+    """Ridge regression from the backbone's features, as task-driven networks are compared with neurons (Yamins et al. 2014).
 
     Parameters
     ----------
