@@ -153,7 +153,10 @@ class Fit(Stage):
     prune: Prune = Prune()
     baselines: Baselines = Baselines()
     bootstraps: int = Field(500, ge=10)
-    """Resamplings of the scored images behind each confidence interval."""
+    """Resamplings of the scored images behind each bootstrap interval."""
+    snr_floor: float = Field(5.0, ge=0)
+    """SNR below which a unit is marked, in standard errors of the SNR that a unit without signal shows by chance. At 5 the credible
+    interval of r2_ER is about half of the possible range wide for a true r2 of 0.5 (see docs/methods.md)."""
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

@@ -264,7 +264,8 @@ def _results(
     )
     seed = derived_seed(settings.seed, "scores")
     scores, reason = score_units(
-        session.responses, session.sides, predictions, n_bootstraps=settings.bootstraps, seed=seed, baselines=beside
+        session.responses, session.sides, predictions, n_bootstraps=settings.bootstraps, seed=seed, snr_floor=settings.snr_floor,
+        baselines=beside,
     )
     provenance = {
         "input_sha256": input_hash(session.responses),

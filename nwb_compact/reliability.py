@@ -71,6 +71,23 @@ def signal_to_noise(statistics: RepeatStatistics) -> Float[np.ndarray, "unit"]:
     return np.divide(signal, noise, out=np.full_like(noise, np.nan), where=noise > 0)
 
 
+def snr_standard_error(n_repeats: Float[np.ndarray, "shown"]) -> float:
+    """Standard error of `signal_to_noise` of a unit that answers all images alike: what SNR such a unit may show by chance.
+
+    The averages of m images then scatter by the noise s2 / n_j alone, and that SNR is sum y^2 / (m s2) minus its expectation. Both sums of
+    squares are of Gaussian noise, so its variance is 2 mean(1/n_j^2) / m + 2 mean(1/n_j)^2 / sum(n_j - 1). NaN without repeats.
+
+    Examples
+    --------
+    >>> round(snr_standard_error(np.full(320, 8.0)), 4)                 # about sqrt(2 / (m n (n - 1)))
+    0.0106
+    """
+    freedom = np.sum(n_repeats - 1)
+    if freedom < 1:
+        return float("nan")
+    return float(np.sqrt(2 * np.mean(1 / n_repeats**2) / len(n_repeats) + 2 * np.mean(1 / n_repeats) ** 2 / freedom))
+
+
 def split_half_reliability(
     count: UInt[np.ndarray, "kept unit"], image: Integer[np.ndarray, "kept"], *, n_splits: int = 20, seed: int = 0
 ) -> Float[np.ndarray, "unit"]:

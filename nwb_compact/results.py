@@ -20,6 +20,8 @@ MODEL_SCORES: Mapping[str, str] = {
     "r2_er": "noise-corrected r2 (Pospisil & Bair 2021, unequal repeats)",
     "r2_er_low": "lower end of the 90 % bootstrap interval of r2_er over images",
     "r2_er_high": "upper end of the 90 % bootstrap interval of r2_er over images",
+    "r2_er_ecci_low": "lower end of the 90 % estimate-centred credible interval of r2_er on these images (Pospisil & Bair 2021)",
+    "r2_er_ecci_high": "upper end of the 90 % estimate-centred credible interval of r2_er on these images (Pospisil & Bair 2021)",
     "feve": "fraction of explainable variance explained (Cadena et al. 2019)",
     "single_trial_r": "Pearson correlation of the prediction with single presentations",
 }
@@ -27,7 +29,9 @@ MODEL_SCORES: Mapping[str, str] = {
 
 _UNIT_SCORES: Mapping[str, str] = {
     "reliability": "split-half correlation of repeat averages, Spearman-Brown corrected, scored images",
+    "cc_max": "highest correlation of any model with the repeat average: root of the reliability (Hsu et al. 2004, Schoppe et al. 2016)",
     "snr": "variance of the signal over images / variance of the noise of one presentation (Pospisil & Bair 2021)",
+    "below_snr_floor": "1 where snr is below the floor that the run's settings set for all units before any prediction was seen, else 0",
     "mean_count": "mean response over scored images, spikes in the counting window",
     "teacher_student_r2": "squared correlation of student and teacher predictions on scored images",
     "student_parameters": "numbers the student holds: kernels, weights, biases, readout (BatchNorm is folded into them)",

@@ -4,10 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Integer
+from jaxtyping import Bool, Float, Float32, Integer, UInt
 
 from nwb_compact import scores
-from nwb_compact.reliability import RepeatStatistics, correlation, repeat_statistics, signal_to_noise, split_half_reliability
+from nwb_compact.credible import r2_er_ecci
+from nwb_compact.reliability import (
+    RepeatStatistics,
+    correlation,
+    noise_variance,
+    repeat_statistics,
+    signal_to_noise,
+    snr_standard_error,
+    split_half_reliability,
+)
 from nwb_compact.responses import Responses
 from nwb_compact.results import score_columns
 
@@ -16,7 +25,14 @@ NO_REPEATS = "no scored image was repeated, so what needs repeats is not known"
 FLAT_RESPONSE = "the unit never varied over the scored images"
 FLAT_MODEL = "a model answers every scored image the same, which explains nothing"
 FLAT_FIT = "the unit never varied over the fitting images, so nothing could be fitted"
+FEW_REPEATS = "fewer than three scored images were repeated, so what needs repeats is not known well enough"
+NO_PREDICTION = "a model's prediction is not a number"
+NO_NOISE = "repeats agree exactly, so there is no noise to compare the signal with"
 NO_SIGNAL = "noise explains all variance of the averages, so there is no signal to compare with"
+
+
+MIN_REPEATED = 3
+"""Repeated images that split-half reliability needs: two correlate by force."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +47,7 @@ class Predictions:
 
 
 def score_units(
-    responses: Responses, sides: Sequence[str], predictions: Predictions, *, n_bootstraps: int, seed: int,
+    responses: Responses, sides: Sequence[str], predictions: Predictions, *, n_bootstraps: int, seed: int, snr_floor: float,
     baselines: Mapping[str, Float32[np.ndarray, "image unit"]] = {},
 ) -> tuple[dict[str, Float[np.ndarray, "unit"]], tuple[str, ...]]:
     """Score every unit of a session.
@@ -45,7 +61,9 @@ def score_units(
     predictions
         Of the models.
     n_bootstraps, seed
-        For the confidence intervals.
+        For the intervals.
+    snr_floor
+        Units whose SNR is below it are marked; in standard errors of the SNR of a unit without signal.
     baselines
         What other models expect, by name; each is scored exactly as teacher and student are.
 
@@ -61,51 +79,84 @@ def score_units(
     mean = np.where(scored[:, None], responses.mean, np.nan)
     varied = _varies(mean)
     fitted = _varies(np.where(np.isin(side, ["fit", "validation"])[:, None], responses.mean, np.nan))
-    models = {"teacher": predictions.teacher, "student": predictions.student, **baselines}
+    told = {"teacher": predictions.teacher, "student": predictions.student, **baselines}
+    answered = {model: np.isfinite(prediction[scored]).all(axis=0) for model, prediction in told.items()}
+    models = {model: np.where(answered[model], prediction, np.float32(0)) for model, prediction in told.items()}
     table = {name: np.full(len(responses.unit_name), np.nan) for name in score_columns(baselines)}
     for model, prediction in models.items():
         r = _correlation_of_known(np.where(fitted, prediction, 0.0), mean)
-        r = np.where(np.isnan(r) & fitted & varied, 0.0, r)  # a model that never varies explains nothing
+        r = np.where(np.isnan(r) & fitted & varied & answered[model], 0.0, r)  # a model that never varies explains nothing
         table[f"{model}_r"], table[f"{model}_r2"] = r, r**2
     table["mean_count"] = _mean_of_known(mean)
-    table["teacher_student_r2"] = scores.r2(predictions.student[scored].astype(float), predictions.teacher[scored].astype(float))
+    table["teacher_student_r2"] = scores.r2(models["student"][scored].astype(float), models["teacher"][scored].astype(float))
     table["student_parameters"] = predictions.student_parameters.astype(float)
     table["student_filters"] = predictions.student_filters.astype(float)
     table["student_bytes"] = 4.0 * predictions.student_parameters
     table["compression"] = predictions.teacher_parameters / predictions.student_parameters
-    repeated = False
-    if responses.count is not None and responses.image_of_count is not None:
+    reasons: list[tuple[str, np.ndarray | bool]] = [(FLAT_FIT, ~fitted), (FLAT_RESPONSE, ~varied)]
+    if responses.count is None or responses.image_of_count is None:
+        reasons.append((AVERAGES_ONLY, True))
+    else:
         kept = scored[responses.image_of_count]
         count, image = responses.count[kept], responses.image_of_count[kept]
-        repeats = repeat_statistics(count, image)
-        repeated = bool((repeats.n_repeats > 1).any())
-        table |= _single_trial_scores(count, image, repeats, models, fitted, n_bootstraps=n_bootstraps, seed=seed)
-    conditions = (  # the first that holds is the reason, so the deepest cause comes first
-        (FLAT_FIT, ~fitted),
-        (FLAT_RESPONSE, ~varied),
-        (AVERAGES_ONLY, np.full(fitted.shape, responses.count is None)),
-        (NO_REPEATS, np.full(fitted.shape, not repeated)),
+        trials = _Trials(count, image, repeat_statistics(count, image))
+        n_repeated = int((trials.repeats.n_repeats > 1).sum())
+        table |= _noise_scores(trials, varied, snr_floor, seed=seed)
+        for model, prediction in models.items():
+            of_model = _model_scores(np.where(fitted, prediction, 0.0).astype(float), trials, n_bootstraps=n_bootstraps, seed=seed)
+            table |= {f"{model}_{name}": np.where(fitted & answered[model], values, np.nan) for name, values in of_model.items()}
+        reasons += [(NO_REPEATS, n_repeated == 0), (FEW_REPEATS, n_repeated < MIN_REPEATED)]
+    reasons += [
+        (NO_PREDICTION, ~np.all(list(answered.values()), axis=0)),
         (FLAT_MODEL, np.any([np.ptp(prediction[scored], axis=0) == 0 for prediction in models.values()], axis=0)),
+        (NO_NOISE, np.isnan(table["snr"]) & (table["below_snr_floor"] == 0)),
         (NO_SIGNAL, np.any([np.isnan(column) for column in table.values()], axis=0)),
-    )
-    reason = tuple(next((why for why, holds in conditions if holds[unit]), "") for unit in range(len(fitted)))
-    return {name: table[name] for name in score_columns(baselines)}, reason
+    ]
+    return {name: table[name] for name in score_columns(baselines)}, _first_that_holds(reasons, len(fitted))
 
 
-def _single_trial_scores(
-    count: np.ndarray, image: np.ndarray, repeats: RepeatStatistics, models: Mapping[str, np.ndarray], fitted: Bool[np.ndarray, "unit"],
-    *, n_bootstraps: int, seed: int,
-) -> dict[str, np.ndarray]:
-    table = {"reliability": split_half_reliability(count, image, seed=seed), "snr": signal_to_noise(repeats)}
-    for model, prediction in models.items():
-        expected = np.where(fitted, prediction, 0.0).astype(float)
-        shown = expected[repeats.image]
-        low, high = scores.r2_er_interval(shown, repeats, n_bootstraps=n_bootstraps, seed=seed)
-        table[f"{model}_r2_er"] = scores.r2_er(shown, repeats)
-        table[f"{model}_r2_er_low"], table[f"{model}_r2_er_high"] = low, high
-        table[f"{model}_feve"] = np.where(fitted, scores.feve(expected, count, image, repeats), np.nan)
-        table[f"{model}_single_trial_r"] = scores.single_trial_correlation(expected, count, image)
-    return table
+@dataclass(frozen=True, eq=False)
+class _Trials:
+    """Single presentations of scored images, and their statistics."""
+
+    count: UInt[np.ndarray, "kept unit"]
+    image: Integer[np.ndarray, "kept"]
+    repeats: RepeatStatistics
+
+
+def _noise_scores(trials: _Trials, varied: Bool[np.ndarray, "unit"], snr_floor: float, *, seed: int) -> dict[str, np.ndarray]:
+    """What the repeats tell whatever the models say."""
+    snr, noise = signal_to_noise(trials.repeats), noise_variance(trials.repeats)
+    floor = snr_floor * snr_standard_error(trials.repeats.n_repeats)
+    without_noise = np.where((noise == 0) & varied, 0.0, np.nan)  # its SNR is infinite
+    reliability = split_half_reliability(trials.count, trials.image, seed=seed)
+    return {
+        "reliability": reliability,
+        "cc_max": np.sqrt(np.maximum(reliability, 0)),
+        "snr": snr,
+        "below_snr_floor": np.where(np.isnan(snr), without_noise, snr < floor),
+    }
+
+
+def _model_scores(expected: Float[np.ndarray, "image unit"], trials: _Trials, *, n_bootstraps: int, seed: int) -> dict[str, np.ndarray]:
+    shown = expected[trials.repeats.image]
+    low, high = scores.r2_er_interval(shown, trials.repeats, n_bootstraps=n_bootstraps, seed=seed)
+    ecci_low, ecci_high = r2_er_ecci(shown, trials.repeats, seed=seed)
+    return {
+        "r2_er": scores.r2_er(shown, trials.repeats),
+        "r2_er_low": low,
+        "r2_er_high": high,
+        "r2_er_ecci_low": ecci_low,
+        "r2_er_ecci_high": ecci_high,
+        "feve": scores.feve(expected, trials.count, trials.image, trials.repeats),
+        "single_trial_r": scores.single_trial_correlation(expected, trials.count, trials.image),
+    }
+
+
+def _first_that_holds(reasons: Sequence[tuple[str, np.ndarray | bool]], n_units: int) -> tuple[str, ...]:
+    """For each unit the first reason that holds: the deepest cause comes first."""
+    holds = [(why, np.broadcast_to(held, n_units)) for why, held in reasons]
+    return tuple(next((why for why, held in holds if held[unit]), "") for unit in range(n_units))
 
 
 def _varies(mean: Float[np.ndarray, "image unit"]) -> Bool[np.ndarray, "unit"]:

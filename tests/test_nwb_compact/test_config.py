@@ -49,7 +49,7 @@ def test_a_configuration_cannot_be_changed():
     ({"teacher": {"membres": 8}}, "teacher.membres: found an unknown setting, expected a known one. Next: did you mean 'members'?"),
     ({"taecher": {"members": 8}}, "taecher: found an unknown setting, expected a known one. Next: did you mean 'teacher'?"),
     ({"members": 8}, "members: found an unknown setting, expected a known one. Next: use one of: baselines, bootstraps, device, distill, "
-                     "preset, prune, seed, split, student, teacher"),
+                     "preset, prune, seed, snr_floor, split, student, teacher"),
     ({"split": {"xyz": 1}}, "split.xyz: found an unknown setting, expected a known one. Next: use one of: method, scored_fraction, "
                             "validation_fraction"),
 ])

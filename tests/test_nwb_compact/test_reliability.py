@@ -3,7 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nwb_compact.reliability import correlation, noise_variance, repeat_statistics, signal_to_noise, split_half_reliability
+from nwb_compact.reliability import (
+    RepeatStatistics,
+    correlation,
+    noise_variance,
+    repeat_statistics,
+    signal_to_noise,
+    snr_standard_error,
+    split_half_reliability,
+)
 
 LONG_FORM = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 20)), min_size=1, max_size=40)
 
@@ -64,6 +72,22 @@ def test_noise_free_repeats_are_perfectly_reliable_and_have_no_finite_ratio():
     image = np.repeat(np.arange(10), 3)
     np.testing.assert_allclose(split_half_reliability(counts, image), [1.0])
     assert np.isnan(signal_to_noise(repeat_statistics(counts, image))).all()
+
+
+@pytest.mark.parametrize("repeats", [(5,), (2,), (1, 2, 3, 12, 14)])
+def test_the_snr_of_units_without_signal_scatters_by_its_standard_error(repeats):
+    rng = np.random.default_rng(0)
+    n = rng.choice(repeats, 200).astype(float)
+    mean = rng.normal(size=(200, 2000)) / np.sqrt(n)[:, None]
+    squares = np.where(n[:, None] > 1, rng.chisquare(np.maximum(n - 1, 1)[:, None], mean.shape), 0.0)
+    snr = signal_to_noise(RepeatStatistics(np.arange(200), n, mean, squares))
+    assert snr.std() == pytest.approx(snr_standard_error(n), rel=0.06)
+    assert abs(snr.mean()) < 0.1 * snr.std()
+
+
+def test_with_equal_repeats_the_standard_error_is_a_simple_formula():
+    assert snr_standard_error(np.full(320, 8.0)) == pytest.approx(np.sqrt(2 / (320 * 8 * 7)))
+    assert np.isnan(snr_standard_error(np.ones(320)))
 
 
 @pytest.mark.parametrize(("signal_sd", "noise_sd", "n_repeats"), [(30, 30, 2), (30, 60, 4), (30, 60, 8)])

@@ -158,6 +158,18 @@ def test_feve_of_the_averages_themselves_exceeds_1_by_the_noise_they_share():
     np.testing.assert_allclose(feve(repeats.mean, count, image, repeats), expected)
 
 
+def test_feve_is_that_of_cadena_2019_counted_trial_by_trial():
+    rng = np.random.default_rng(4)
+    rate = rng.gamma(2.0, 2.0, (60, 3))
+    count, image = poisson_units(rate, 5)
+    model = rate + rng.normal(size=rate.shape)
+    trials = count.reshape(60, 5, 3).astype(float)
+    noise = trials.var(axis=1, ddof=1).mean(axis=0)
+    residual = sum((trials[:, repeat] - model) ** 2 for repeat in range(5)).sum(axis=0) / 300
+    expected = 1 - (residual - noise) / (trials.reshape(300, 3).var(axis=0) - noise)
+    np.testing.assert_allclose(feve(model, count, image, repeat_statistics(count, image)), expected)
+
+
 def test_feve_charges_a_wrong_gain_that_r2_er_forgives(mixed):
     rate, count, image = mixed
     repeats = repeat_statistics(count, image)

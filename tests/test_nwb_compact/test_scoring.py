@@ -7,14 +7,25 @@ from nwb_compact.reliability import repeat_statistics
 from nwb_compact.responses import Responses, mean_by_image
 from nwb_compact.results import MODEL_SCORES, SCORE_COLUMNS, score_columns
 from nwb_compact.scores import feve, r2_er, single_trial_correlation
-from nwb_compact.scoring import AVERAGES_ONLY, FLAT_FIT, FLAT_MODEL, FLAT_RESPONSE, NO_REPEATS, NO_SIGNAL, Predictions, score_units
+from nwb_compact.scoring import (
+    AVERAGES_ONLY,
+    FEW_REPEATS,
+    FLAT_FIT,
+    FLAT_MODEL,
+    FLAT_RESPONSE,
+    NO_NOISE,
+    NO_PREDICTION,
+    NO_REPEATS,
+    NO_SIGNAL,
+    Predictions,
+    score_units,
+)
 
 N_IMAGES, N_UNITS = 120, 4
 SIDES = ("fit",) * 50 + ("validation",) * 8 + ("scored",) * 60 + ("unused",) * 2
 SCORED = np.array(SIDES) == "scored"
-NEED_TRIALS = {name for name in SCORE_COLUMNS if any(word in name for word in ("r2_er", "feve", "single_trial", "reliability", "snr"))}
-NEED_A_PREDICTION = {f"{model}_{name}" for model in ("teacher", "student")
-                     for name in ("r", "r2", "r2_er", "r2_er_low", "r2_er_high", "feve", "single_trial_r")}
+NEED_TRIALS = {name for name in SCORE_COLUMNS if any(part in name for part in ("r2_er", "feve", "single_trial", "reliab", "cc_max", "snr"))}
+NEED_A_PREDICTION = {f"{model}_{name}" for model in ("teacher", "student") for name in MODEL_SCORES}
 
 
 def from_counts(count, image):
@@ -33,7 +44,7 @@ def world(*, repeats=(2, 3, 5)):
 
 
 def scored(responses, predictions, sides=SIDES, **baselines):
-    return score_units(responses, sides, predictions, n_bootstraps=20, seed=0, baselines=baselines)
+    return score_units(responses, sides, predictions, n_bootstraps=20, seed=0, snr_floor=5.0, baselines=baselines)
 
 
 def nan_columns(scores, unit):
@@ -67,7 +78,10 @@ def test_the_scores_are_those_of_the_scored_images():
         np.testing.assert_allclose(scores[f"{model}_r2_er"], r2_er(prediction[repeats.image], repeats))
         np.testing.assert_allclose(scores[f"{model}_feve"], feve(prediction, count, image, repeats))
         np.testing.assert_allclose(scores[f"{model}_single_trial_r"], single_trial_correlation(prediction, count, image))
-        assert (scores[f"{model}_r2_er_low"] < scores[f"{model}_r2_er_high"]).all()
+        for kind in ("", "_ecci"):
+            low, high = scores[f"{model}_r2_er{kind}_low"], scores[f"{model}_r2_er{kind}_high"]
+            assert ((low < scores[f"{model}_r2_er"].clip(0, 1)) & (scores[f"{model}_r2_er"].clip(0, 1) <= high)).all()
+    np.testing.assert_array_equal(scores["cc_max"], np.sqrt(scores["reliability"]))
     np.testing.assert_allclose(scores["mean_count"], responses.mean[SCORED].mean(axis=0))
 
 
@@ -210,6 +224,69 @@ def test_a_unit_of_noise_alone_is_named():
     assert reason == (NO_SIGNAL, "", "", "")
     assert np.isnan(scores["student_r2_er"][0])
     assert np.isfinite(scores["student_r2"][0])
+
+
+def test_repeats_that_agree_exactly_have_no_noise_but_a_signal():
+    responses, predictions = world()
+    exact = np.arange(N_IMAGES, dtype=np.uint16)[responses.image_of_count]
+    scores, reason = scored(with_counts(responses, 2, slice(None), exact), predictions)
+    assert reason == ("", "", NO_NOISE, "")
+    assert nan_columns(scores, 2) == {"snr"}
+    assert scores["below_snr_floor"][2] == 0.0
+    for end in ("low", "high"):
+        assert scores[f"teacher_r2_er_ecci_{end}"][2] == scores["teacher_r2_er"][2] == pytest.approx(scores["teacher_r2"][2])
+
+
+def test_two_repeated_images_tell_too_little_of_reliability():
+    responses, predictions = world(repeats=(1,))
+    count, image = (np.concatenate([held, held[58:60]]) for held in (responses.count, responses.image_of_count))
+    count[-2:] += np.array([[3], [1]], np.uint16)
+    scores, reason = scored(from_counts(count, image), predictions)
+    assert reason == (FEW_REPEATS,) * N_UNITS
+    assert np.isnan(scores["reliability"]).all()
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_prediction_that_is_not_a_number_is_no_score_of_0(number):
+    responses, predictions = world()
+    whole, _ = scored(responses, predictions)
+    broken = predictions.student.copy()
+    broken[60, 1] = number
+    scores, reason = scored(responses, replace(predictions, student=broken))
+    assert reason == ("", NO_PREDICTION, "", "")
+    assert nan_columns(scores, 1) == {f"student_{name}" for name in MODEL_SCORES} | {"teacher_student_r2"}
+    for name in SCORE_COLUMNS:
+        np.testing.assert_array_equal(np.delete(scores[name], 1), np.delete(whole[name], 1), err_msg=name)
+
+
+def test_a_prediction_of_an_image_that_is_not_scored_may_be_anything():
+    responses, predictions = world()
+    whole, _ = scored(responses, predictions)
+    broken = predictions.student.copy()
+    broken[~SCORED] = np.nan
+    scores, reason = scored(responses, replace(predictions, student=broken))
+    assert reason == ("",) * N_UNITS
+    for name in SCORE_COLUMNS:
+        np.testing.assert_array_equal(scores[name], whole[name], err_msg=name)
+
+
+# The floor of the SNR -------------------------------------------------------------------------------------------------
+def test_units_below_the_floor_are_marked_and_scored_all_the_same():
+    responses, predictions = world(repeats=(5,))
+    noise = np.random.default_rng(5).poisson(4.0, len(responses.count))
+    scores, _ = scored(with_counts(responses, 1, slice(None), noise), predictions)
+    standard_error = np.sqrt(2 / (SCORED.sum() * 5 * 4))
+    assert scores["snr"][1] < 5 * standard_error < scores["snr"][[0, 2, 3]].min()
+    np.testing.assert_array_equal(scores["below_snr_floor"], [0, 1, 0, 0])
+    assert np.isfinite(scores["teacher_r2"][1])
+
+
+def test_what_models_predict_does_not_move_a_unit_over_the_floor():
+    responses, predictions = world(repeats=(2,))
+    first, _ = scored(responses, predictions)
+    other, _ = scored(responses, replace(predictions, teacher=predictions.student[::-1].copy()))
+    for name in ("snr", "below_snr_floor", "reliability", "cc_max"):
+        np.testing.assert_array_equal(first[name], other[name])
 
 
 @pytest.mark.parametrize("seed", range(3))
