@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, Integer
+from jaxtyping import Bool, Float, Float32, Integer
 
 from nwb_compact.session import Session
 
@@ -51,8 +51,8 @@ def score_columns(baselines: Iterable[str] = ()) -> Mapping[str, str]:
 
     Examples
     --------
-    >>> [name for name in score_columns(["ridge"]) if name.startswith("ridge_r2")]
-    ['ridge_r2', 'ridge_r2_er', 'ridge_r2_er_low', 'ridge_r2_er_high']
+    >>> [name for name in score_columns(["ridge"]) if name.startswith("ridge")][:4]
+    ['ridge_r2', 'ridge_r', 'ridge_r2_er', 'ridge_r2_er_low']
     """
     always = {f"{model}_{name}": f"{text}, {model}" for name, text in MODEL_SCORES.items() for model in MODELS}
     beside = {f"{model}_{name}": f"{text}, baseline {model}" for model in baselines for name, text in MODEL_SCORES.items()}
@@ -120,6 +120,17 @@ class Results:
         (2, 2)
         """
         return np.argsort(-self.student_prediction, axis=0, kind="stable")[:n].T
+
+
+def below_snr_floor(results: Results) -> Bool[np.ndarray, "unit"]:
+    """Units whose SNR is below the floor of their run; none in runs of earlier versions, which had no floor.
+
+    Examples
+    --------
+    >>> below_snr_floor(example_results())
+    array([False, False])
+    """
+    return results.scores.get("below_snr_floor", np.full(len(results.unit_name), np.nan)) == 1
 
 
 def median(values: Float[np.ndarray, "unit"]) -> float:

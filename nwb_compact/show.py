@@ -14,7 +14,7 @@ from rich.text import Text
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_results import read_results
-from nwb_compact.results import MODELS, Results, baselines_of, median
+from nwb_compact.results import MODELS, Results, baselines_of, below_snr_floor, median
 
 JSON_VERSION = 1
 """Of the layout of `--json`; a name is never given another meaning under the same version."""
@@ -49,6 +49,7 @@ def as_object(runs: Sequence[Results]) -> dict[str, Any]:
 
     Names are those of `results.score_columns`; an interval is one list, `<model>_r2_er_ci`. A run with baselines has, for each of them,
     `<baseline>_r2`, `<baseline>_r2_er` and `<baseline>_r2_er_ci` in every unit and among the medians, and `baselines`, what each is.
+    `below_snr_floor` of a unit is true or false, None where that is not known.
 
     Examples
     --------
@@ -75,9 +76,12 @@ def print_run(results: Results, console: Console) -> None:
     if baselines_of(results.scores):
         _say(console, f"\nBeside baselines: {_meanings(results)}.")
         console.print(_models_table(results))
+    marked = [name for name, below in zip(results.unit_name, below_snr_floor(results), strict=True) if below]
+    if marked:
+        _say(console, f"SNR below the floor, r2_ER says little: {_named(marked)}, which the medians include.")
     for reason in dict.fromkeys(filter(None, results.reason)):
         units = [name for name, why in zip(results.unit_name, results.reason, strict=True) if why == reason]
-        _say(console, f"{', '.join(units) if len(units) <= 5 else f'{len(units)} units'}: {reason}")
+        _say(console, f"{_named(units)}: {reason}")
     _say(console, "")
 
 
@@ -85,8 +89,14 @@ def print_run(results: Results, console: Console) -> None:
 
 
 def _run_object(results: Results) -> dict[str, Any]:
+    below = results.scores.get("below_snr_floor", np.full(len(results.unit_name), np.nan))
     units = [
-        {"unit": name, **_unit_object({score: values[row] for score, values in results.scores.items()}), "reason": results.reason[row]}
+        {
+            "unit": name,
+            **_unit_object({score: values[row] for score, values in results.scores.items()}),
+            "below_snr_floor": bool(below[row]) if np.isfinite(below[row]) else None,
+            "reason": results.reason[row],
+        }
         for row, name in enumerate(results.unit_name)
     ]
     baselines = baselines_of(results.scores)
@@ -132,6 +142,10 @@ def _whole(value: Any) -> int | None:
 
 def _say(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False)
+
+
+def _named(units: Sequence[str]) -> str:
+    return ", ".join(units) if len(units) <= 5 else f"{len(units)} units"
 
 
 def _title(results: Results) -> str:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Integer
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from nwb_compact.results import Results, median
+from nwb_compact.results import Results, below_snr_floor, median
 from nwb_compact_analysis.style import (
     GREY,
     STUDENT,
@@ -31,7 +32,7 @@ ROW_IN = 0.15
 
 @styled
 def plot_teacher_against_student(results: Results, ax: Axes | None = None) -> Axes:
-    """Each unit's r2 under the teacher (across) and under its student (up), medians marked on the axes.
+    """Each unit's r2 under the teacher (across) and under its student (up), medians marked on the axes; open below the SNR floor.
 
     Examples
     --------
@@ -43,16 +44,18 @@ def plot_teacher_against_student(results: Results, ax: Axes | None = None) -> Ax
     ax = axes_or_new(ax, 3.6)
     teacher, student = results.scores["teacher_r2"], results.scores["student_r2"]
     both = np.isfinite(teacher) & np.isfinite(student)
-    teacher, student = teacher[both], student[both]
+    teacher, student, little = teacher[both], student[both], below_snr_floor(results)[both]
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--", zorder=1)
-    ax.scatter(teacher, student, s=16, color=STUDENT, alpha=0.7, linewidth=0, zorder=2, clip_on=False)
+    face, width = [to_rgba(STUDENT, 0.0 if is_open else 0.7) for is_open in little], np.where(little, 0.9, 0.0)
+    ax.scatter(teacher, student, s=16, facecolor=face, edgecolor=to_rgba(STUDENT, 0.7), linewidth=width, zorder=2, clip_on=False)
     if both.any():
         ax.axvline(median(teacher), color=TEACHER, linewidth=0.8, zorder=1)
         ax.axhline(median(student), color=STUDENT, linewidth=0.8, zorder=1)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="teacher r²", ylabel="student r²", aspect="equal")
     ax.set_xticks(np.linspace(0, 1, 6))
     ax.set_yticks(np.linspace(0, 1, 6))
-    ax.set_title(f"medians (lines): teacher {median(teacher):.2f}, student {median(student):.2f}\n{_units(len(teacher))}", loc="left")
+    note = ", open: SNR below the floor" if little.any() else ""
+    ax.set_title(f"medians (lines): teacher {median(teacher):.2f}, student {median(student):.2f}\n{_units(len(teacher))}{note}", loc="left")
     return ax
 
 

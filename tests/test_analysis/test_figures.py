@@ -47,6 +47,14 @@ def test_units_without_r2_are_left_out_and_not_counted(make_fit, close_figures):
     assert ax.get_title(loc="left").endswith("3 units")
 
 
+def test_units_below_the_snr_floor_are_open(make_fit, close_figures):
+    results, _ = make_fit(4)
+    results.scores["below_snr_floor"] = np.array([0.0, 1.0, np.nan, 0.0])
+    ax = figures.plot_teacher_against_student(results)
+    np.testing.assert_array_equal(ax.collections[0].get_facecolor()[:, 3] == 0, [False, True, False, False])
+    assert ax.get_title(loc="left").endswith("4 units, open: SNR below the floor")
+
+
 def test_accuracy_against_parameters_sets_the_teacher_at_its_own_size(make_fit, close_figures):
     results, _ = make_fit(6)
     ax = figures.plot_accuracy_against_parameters(results)

@@ -19,7 +19,7 @@ from nwb_compact.show import as_object, print_run
 
 UNIT_KEYS = [
     "unit", "teacher_r2", "student_r2", "teacher_r2_er", "student_r2_er", "student_r2_er_ci", "reliability",
-    "student_parameters", "student_filters", "student_bytes", "teacher_student_r2", "reason",
+    "student_parameters", "student_filters", "student_bytes", "teacher_student_r2", "below_snr_floor", "reason",
 ]  # fmt: skip
 
 
@@ -29,6 +29,7 @@ def results() -> Results:
     session = example_session(n_units=3)
     scores = {name: np.array([0.5, 0.25, 1.0]) for name in SCORE_COLUMNS}
     scores |= {name: np.array([np.nan, 0.5, 0.7]) for name in ("teacher_r2_er", "student_r2_er", "reliability")}
+    scores |= {"below_snr_floor": np.array([np.nan, 0.0, 0.0])}
     scores |= {"student_r2_er_low": np.array([np.nan, -0.1, 0.3]), "student_r2_er_high": np.array([np.nan, 0.6, 0.9])}
     scores |= {"student_parameters": np.array([9000.0, 12469.0, np.nan]), "compression": np.array([10.0, 20.0, np.nan])}
     scores |= {"student_filters": np.array([100.0, 101.0, np.nan]), "student_bytes": np.array([36000.0, 49876.0, np.nan])}
@@ -67,6 +68,7 @@ def test_json_holds_every_run_and_unit(file_path: Path, results: Results) -> Non
         "student_filters": 100,
         "student_bytes": 36000,
         "teacher_student_r2": 0.5,
+        "below_snr_floor": None,
         "reason": "averages only: [no] noise ceiling",
     }
     assert first["median"] == {
@@ -153,12 +155,28 @@ def test_json_has_the_baselines_of_the_runs_that_have_them(results: Results) -> 
     assert [list(unit) for unit in without["units"]] == [UNIT_KEYS] * 3
     assert run["baselines"] == {"ridge": "ridge regression on the features of the backbone", "direct": None}
     added = ["ridge_r2", "ridge_r2_er", "ridge_r2_er_ci", "direct_r2", "direct_r2_er", "direct_r2_er_ci"]
-    assert [list(unit) for unit in run["units"]] == [[*UNIT_KEYS[:-1], *added, "reason"]] * 3
+    assert [list(unit) for unit in run["units"]] == [[*UNIT_KEYS[:-2], *added, *UNIT_KEYS[-2:]]] * 3
     assert {name: run["units"][0][name] for name in added[:4]} == {
         "ridge_r2": 0.4, "ridge_r2_er": None, "ridge_r2_er_ci": [None, None], "direct_r2": 0.1,
     }
     assert run["units"][1]["ridge_r2_er_ci"] == [-0.05, 0.7]
     assert (run["median"]["ridge_r2"], run["median"]["ridge_r2_er"], run["median"]["direct_r2"]) == (0.4, 0.55, 0.2)
+
+
+def test_units_below_the_snr_floor_are_named_and_marked(results: Results) -> None:
+    marked = replace(results, scores={**results.scores, "below_snr_floor": np.array([np.nan, 1.0, 0.0])})
+    assert [unit["below_snr_floor"] for unit in as_object([marked])["runs"][0]["units"]] == [None, True, False]
+    output = io.StringIO()
+    print_run(marked, Console(width=100, file=output))
+    assert "SNR below the floor, r2_ER says little: unit-2, which the medians include." in " ".join(output.getvalue().split())
+
+
+def test_a_run_of_an_earlier_version_has_no_floor(results: Results) -> None:
+    earlier = replace(results, scores={name: values for name, values in results.scores.items() if name != "below_snr_floor"})
+    assert [unit["below_snr_floor"] for unit in as_object([earlier])["runs"][0]["units"]] == [None] * 3
+    output = io.StringIO()
+    print_run(earlier, Console(width=100, file=output))
+    assert "floor" not in output.getvalue()
 
 
 def test_long_unit_names_are_folded_and_not_cut(results: Results) -> None:
