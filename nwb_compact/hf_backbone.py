@@ -204,7 +204,7 @@ def _network(folder: Path, place: str) -> tuple[nn.Module, tuple[str, ...]]:
 
 def _require_weights(loaded: Mapping[str, Any], where: str, class_name: str) -> None:
     """A weight that is not in the file would be random: the features would be too, without a word."""
-    missing = sorted(name for name in loaded["missing_keys"] if not name.startswith(MADE_HERE))
+    missing = sorted(name for name in loaded["missing_keys"] if MADE_HERE not in name)
     wrong = sorted(str(entry[0]) for entry in loaded["mismatched_keys"])
     if missing or wrong:
         found = f"{len(missing)} weights missing and {len(wrong)} of another shape, for example {(wrong + missing)[0]}"
