@@ -29,7 +29,7 @@ MODEL_SCORES: Mapping[str, str] = {
 
 _UNIT_SCORES: Mapping[str, str] = {
     "reliability": "split-half correlation of repeat averages, Spearman-Brown corrected, scored images",
-    "cc_max": "highest correlation of any model with the repeat average: root of the reliability (Hsu et al. 2004, Schoppe et al. 2016)",
+    "cc_max": "highest correlation of any model with the repeat average: root of the reliability (CC_max of Hsu et al. 2004)",
     "snr": "variance of the signal over images / variance of the noise of one presentation (Pospisil & Bair 2021)",
     "below_snr_floor": "1 where snr is below the floor that the run's settings set for all units before any prediction was seen, else 0",
     "mean_count": "mean response over scored images, spikes in the counting window",

@@ -13,7 +13,7 @@ from nwb_compact.results import SCORE_COLUMNS, Results, StudentWeights, score_co
 from nwb_compact.session import About, Images, MeanResponses, Presentations, ResponseUnits, Session, SpikeCounts, Units
 
 mpl.use("agg")  # no window, on any machine
-NOISE_SCORES = [name for name in SCORE_COLUMNS if any(part in name for part in ("_er", "feve", "single_trial", "reliability", "snr"))]
+NOISE_SCORES = [name for name in SCORE_COLUMNS if any(part in name for part in ("_er", "feve", "single_trial", "reliab", "cc_max", "snr"))]
 
 
 @pytest.fixture(scope="session")
