@@ -6,7 +6,9 @@ image) is predicted by its mean, which explains nothing; the scores say why.
 """
 
 from collections.abc import Callable, Iterator
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -135,9 +137,7 @@ def direct(
 
     def error(predicted: Tensor, rows: np.ndarray) -> Tensor:
         wanted = torch.from_numpy(target[rows]).to(device)
-        known = torch.isfinite(wanted)
-        squares = torch.where(known, (predicted.float() - torch.nan_to_num(wanted)) ** 2, 0.0)
-        return squares.sum() / known.sum().clamp(min=1)
+        return torch.where(torch.isfinite(wanted), (predicted.float() - torch.nan_to_num(wanted)) ** 2, 0.0).mean()
 
     def batches(epoch: int) -> Iterator[Batch]:
         rng = np.random.default_rng(derived_seed(seed, "batches", epoch))
@@ -146,21 +146,18 @@ def direct(
             yield rows, shifted(images[rows], settings.shift_px, rng)
 
     def loss(batch: Batch) -> Tensor:
-        rows, views = batch
+        rows, views, *share = batch  # a batch that was cut for want of memory comes with its share of the whole
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
             predicted = bank(as_tensor(views, device))
-        return error(predicted, rows)
+        return error(predicted, rows) * prod(share)
 
     def validate() -> float:
         return -float(error(torch.from_numpy(_answers(bank, images[validation_images], device)).to(device), validation_images))
 
     if fitted.any():
         others = [parameter for parameter in bank.parameters() if parameter is not bank.readout]
-        groups = [
-            {"params": others, "weight_decay": settings.weight_decay},
-            {"params": [bank.readout], "weight_decay": settings.weight_decay, "learning_rate_factor": READOUT_RATE},
-        ]
-        task = Task(bank, groups, batches, loss, validate)
+        groups: list[dict[str, Any]] = [{"params": others}, {"params": [bank.readout], "learning_rate_factor": READOUT_RATE}]
+        task = Task(bank, groups, batches, loss, validate=validate)
         train(task, Plan(settings.epochs, settings.learning_rate), seed=seed, checkpoint=checkpoint, advance=advance)
     prediction = _answers(bank, images, device) * scale + offset
     return np.where(fitted, prediction, _mean_of_known(both)).astype(np.float32)
