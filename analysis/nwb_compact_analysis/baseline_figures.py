@@ -4,11 +4,11 @@ One definition of accuracy a panel: r2 and noise-corrected r2 cannot be compared
 """
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nwb_compact.results import MODELS, Results, baselines_of, median
+from nwb_compact.results import MODELS, Results, baselines_of, below_snr_floor, median
 from nwb_compact_analysis.figures import SHOWN_R2
 from nwb_compact_analysis.style import BASELINES, COLUMN_IN, GREY, STUDENT, STUDENT_MARKER, TEACHER, TEACHER_MARKER, axes_or_new, styled
 
@@ -25,7 +25,7 @@ GOLDEN = (np.sqrt(5) - 1) / 2
 def plot_models(results: Results, score: str = "r2", ax: Axes | None = None) -> Axes:
     """Every model of the run under one score: a point a unit, the median as a bar with its number below.
 
-    A value beyond the axis of noise-corrected r2 is an arrow head at its edge.
+    A unit below the SNR floor is an open mark; a value beyond the axis of noise-corrected r2 is an arrow head at its edge.
 
     Parameters
     ----------
@@ -48,14 +48,15 @@ def plot_models(results: Results, score: str = "r2", ax: Axes | None = None) -> 
     looks = ((TEACHER, TEACHER_MARKER), (STUDENT, STUDENT_MARKER), *(BASELINES * len(models)))
     limits = SHOWN_R2 if score == "r2_er" else (0.0, 1.0)
     for x, (colour, marker) in enumerate(looks[: len(models)]):
-        _points(ax, x, values[:, x], colour, marker, limits)
+        _points(ax, x, values[:, x], below_snr_floor(results), colour, marker, limits)
         ax.hlines(median(values[:, x]), x - 0.34, x + 0.34, color=colour, linewidth=2.2, zorder=4)
     for level in (0.0, 1.0) if score == "r2_er" else ():
         ax.axhline(level, color=GREY, linewidth=0.6, zorder=0)
     ax.set(xlim=(-0.6, len(models) - 0.4), ylim=limits, ylabel=LABELS[score])
     ax.set_xticks(range(len(models)), [f"{model}\n{_decimals(median(values[:, x]))}" for x, model in enumerate(models)])
     ax.tick_params(axis="x", length=0)
-    ax.set_title(f"{np.isfinite(values).any(axis=1).sum()} units; bars and numbers are medians", loc="left")
+    note = "\nopen: SNR below the floor" if below_snr_floor(results).any() else ""
+    ax.set_title(f"{np.isfinite(values).any(axis=1).sum()} units; bars and numbers are medians{note}", loc="left")
     return ax
 
 
@@ -76,12 +77,17 @@ def models_figure(results: Results, dots_per_inch: int) -> Figure:
     return figure
 
 
-def _points(ax: Axes, x: int, values: Float[np.ndarray, "unit"], colour: str, marker: str, limits: tuple[float, float]) -> None:
+def _points(
+    ax: Axes, x: int, values: Float[np.ndarray, "unit"], is_open: Bool[np.ndarray, "unit"], colour: str, marker: str,
+    limits: tuple[float, float],
+) -> None:
     """A unit has the same place across in every model, so that it can be followed."""
     across = x + SPREAD * (np.arange(1, len(values) + 1) * GOLDEN % 1 - 0.5)
     low, high = limits
     inside = (values >= low) & (values <= high)
-    ax.scatter(across[inside], values[inside], s=9, marker=marker, color=colour, alpha=0.5, linewidth=0, zorder=2, clip_on=False)
+    for drawn, face, line in ((inside & ~is_open, colour, 0.0), (inside & is_open, "none", 0.8)):
+        look = {"facecolor": face, "edgecolor": colour, "linewidth": line}
+        ax.scatter(across[drawn], values[drawn], s=9, marker=marker, alpha=0.5, zorder=2, clip_on=False, **look)
     for beyond, edge, arrow in ((values < low, low, "v"), (values > high, high, "^")):
         ax.scatter(across[beyond], np.full(int(beyond.sum()), edge), s=14, marker=arrow, color=colour, zorder=3, clip_on=False)
 

@@ -41,6 +41,16 @@ def test_a_unit_stands_at_the_same_place_in_every_model_even_where_another_has_n
     np.testing.assert_allclose(np.delete(teacher[:, 0], 1), ridge[:, 0] - 2)
 
 
+def test_units_below_the_snr_floor_are_open_and_the_title_says_so(make_fit, close_figures):
+    results, _ = make_fit(5, baselines=NAMES)
+    results.scores["below_snr_floor"][:] = [0, 1, 0, 0, 1]
+    ax = plot_models(results)
+    assert ax.get_title(loc="left") == "5 units; bars and numbers are medians\nopen: SNR below the floor"
+    hollow = [part for part in ax.collections if hasattr(part, "get_sizes") and len(part.get_offsets()) and not len(part.get_facecolor())]
+    assert [len(part.get_offsets()) for part in hollow] == [2] * 5
+    np.testing.assert_array_equal(np.asarray(hollow[2].get_offsets())[:, 1], results.scores["ridge_r2"][[1, 4]])
+
+
 def test_scores_beyond_the_axis_are_arrow_heads_at_its_edge(make_fit, close_figures):
     results, _ = make_fit(3, baselines=("ridge",))
     results.scores["ridge_r2_er"][:] = [-40.0, 0.5, 7.0]
