@@ -15,7 +15,7 @@ import pytest
 
 from nwb_compact.nwb_results import read_results
 from nwb_compact.nwb_session import read_session
-from nwb_compact.results import SCORE_COLUMNS
+from nwb_compact.results import SCORE_COLUMNS, score_columns
 from nwb_compact.student import predict
 
 TINY = """
@@ -35,6 +35,8 @@ views = 2
 [prune]
 images = 60
 images_seen = 200
+[baselines]
+epochs = 2
 """
 
 
@@ -119,6 +121,26 @@ def test_a_fit_killed_at_several_stages_and_resumed_ends_with_the_same_scores(do
     resumed, whole = read_results(path)[0], read_results(done, "first")[0]
     for name in SCORE_COLUMNS:
         assert resumed.scores[name].tobytes() == whole.scores[name].tobytes(), name
+
+
+def test_baselines_stand_in_the_same_table_and_change_no_other_score(done, folder):
+    path = folder / "beside.nwb"
+    shutil.copy(folder / "session.nwb", path)
+    result = fitted(folder, path.name, "--baselines")
+    assert result.returncode == 0, result.stderr
+    (beside,), (alone,) = read_results(path), read_results(done, "first")
+    assert list(beside.scores) == list(score_columns(["ridge", "direct", "ln"]))
+    for name in SCORE_COLUMNS:
+        assert beside.scores[name].tobytes() == alone.scores[name].tobytes(), name
+    for name in ("ridge", "direct", "ln"):
+        assert np.isfinite(beside.scores[f"{name}_r2"]).all()
+        assert float(beside.provenance[f"seconds.baseline_{name}"]) >= 0
+        assert beside.provenance[f"baseline.{name}"]
+    assert (beside.provenance["setting.baselines.enabled"], alone.provenance["setting.baselines.enabled"]) == ("True", "False")
+    unit = json.loads(run("show", path.name, "--json", cwd=folder).stdout)["runs"][0]["units"][0]
+    assert unit["ridge_r2"] == beside.scores["ridge_r2"][0]
+    assert run("report", path.name, "-o", "report beside", cwd=folder).returncode == 0
+    assert (folder / "report beside" / "figure_2b_beside_baselines.png").is_file()
 
 
 def test_show_prints_json_with_the_promised_names(done, folder):

@@ -86,8 +86,10 @@ def _points(
     low, high = limits
     inside = (values >= low) & (values <= high)
     for drawn, face, line in ((inside & ~is_open, colour, 0.0), (inside & is_open, "none", 0.8)):
-        look = {"facecolor": face, "edgecolor": colour, "linewidth": line}
-        ax.scatter(across[drawn], values[drawn], s=9, marker=marker, alpha=0.5, zorder=2, clip_on=False, **look)
+        ax.scatter(
+            across[drawn], values[drawn], s=9, marker=marker, facecolor=face, edgecolor=colour, linewidth=line, alpha=0.5, zorder=2,
+            clip_on=False,
+        )
     for beyond, edge, arrow in ((values < low, low, "v"), (values > high, high, "^")):
         ax.scatter(across[beyond], np.full(int(beyond.sum()), edge), s=14, marker=arrow, color=colour, zorder=3, clip_on=False)
 
