@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from nwb_compact.errors import NwbCompactError, nearest
 from nwb_compact.progress import Advance, silent
+from nwb_compact.streaming import on_device
 from nwb_compact.vone import VOne
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -162,35 +163,13 @@ def as_half(maps: Tensor) -> Tensor:
 
 def as_tensor(images: UInt8[np.ndarray, "image height width 3"], device: str) -> Tensor:
     """uint8 images as float (image 3 height width) in 0..255, channels last in memory, which is what the CPU convolves fastest."""
-    batch = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
-    return batch.float().contiguous(memory_format=torch.channels_last)
+    return on_device(torch.from_numpy(np.ascontiguousarray(images)), device)
 
 
 def to_device(network: Network, device: str) -> Network:
     """The network on a device, channels last in memory, as its inputs are."""
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
-
-
-class ConvTrunk(nn.Module):
-    """The trainable backbone: two strided convolutions, the first filters 7 px wide, averaged to a 14 x 14 map of a 112 px image.
-
-    Small on purpose: it is fitted to a thousand images.
-    """
-
-    STRIDE = 8
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.network = nn.Sequential(
-            nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
-            nn.Conv2d(channels, channels, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
-            nn.AvgPool2d(2),
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(batch 3 height width) in 0..255 to (batch channel height/8 width/8)."""
-        return self.network((images - 110.0) / 60.0)
 
 
 # Making and asking networks ---------------------------------------------------------------------------------------------

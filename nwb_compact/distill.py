@@ -109,11 +109,11 @@ def train_bank(
         for chunk in np.array_split(drawn, max(1, round(len(drawn) / settings.batch_images))):
             yield (chunk,)
 
-    def loss(batch: Batch) -> Tensor:
-        (drawn,) = batch
+    def loss(part: Batch) -> Tensor:
+        drawn, share = part
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
             predicted = bank(as_tensor(taught.images[drawn], device))
-        return functional.mse_loss(predicted.float(), torch.from_numpy(taught.answer[drawn]).to(device))
+        return share * functional.mse_loss(predicted.float(), torch.from_numpy(taught.answer[drawn]).to(device))
 
     smooth_after = {round(EPOCHS * 0.8 * (k + 1) / settings.blur_times) - 1 for k in range(settings.blur_times)}
 

@@ -41,7 +41,7 @@ from nwb_compact.scoring import Predictions, score_units
 from nwb_compact.session import image_sha256
 from nwb_compact.split import split_images
 from nwb_compact.student import ARCHITECTURE, filters_per_layer, n_parameters
-from nwb_compact.teacher import Teacher, TeacherSession, fit_teacher
+from nwb_compact.teacher import Teacher, TeacherSession, fit_teacher, n_epochs
 from nwb_compact.training import derived_seed
 from nwb_compact.work import Work, work_folder
 
@@ -92,7 +92,7 @@ def fit_sessions(
     with work.timed("features"):
         seen = [_seen(backbone, session.images, f"features {session.file_path.stem}", work) for session in sessions]
     with work.timed("teacher"):
-        teacher = _teacher(sessions, seen, settings, work)
+        teacher = _teacher(sessions, n_fitted, seen, settings, work)
     results = []
     for number, session in enumerate(sessions[:n_fitted]):
         beside = _baselines(session, seen[number], number, settings, work) if settings.baselines.enabled else {}
@@ -100,7 +100,7 @@ def fit_sessions(
             taught = _lessons(teacher, backbone, number, lesson_pixels, settings, work)
         with work.timed("students"):
             bank = _students(taught, number, settings, work)
-        results.append(_results(session, teacher, teacher.predict(seen[number], number), taught, bank, beside, settings, work))
+        results.append(_results(session, teacher, teacher.predict_members(seen[number], number), taught, bank, beside, settings, work))
     return tuple(results)
 
 
@@ -180,14 +180,14 @@ def _seen(backbone: Backbone | None, images: UInt8[np.ndarray, "image 112 112 3"
     return cached_features(backbone, images, work.cache, name=name, device=work.device, quiet=work.quiet)
 
 
-def _teacher(sessions: Sequence[SessionData], seen: Sequence[np.ndarray], settings: Fit, work: Work) -> Teacher:
-    training = []
+def _teacher(sessions: Sequence[SessionData], n_fitted: int, seen: Sequence[np.ndarray], settings: Fit, work: Work) -> Teacher:
+    training: list[TeacherSession] = []
     for session, inputs in zip(sessions, seen, strict=True):
         fit, validation = session.rows("fit"), session.rows("validation")
         known = np.full_like(session.responses.mean, np.nan)  # the teacher never holds a response it may not see
         known[np.concatenate([fit, validation])] = session.responses.mean[np.concatenate([fit, validation])]
-        training.append(TeacherSession(inputs, known, fit, validation))
-    with stage("teacher", settings.teacher.members * settings.teacher.epochs, quiet=work.quiet) as advance:
+        training.append(TeacherSession(inputs, known, fit, validation, session.responses.n_repeats, is_lent=len(training) >= n_fitted))
+    with stage("teacher", sum(n_epochs(training, settings.teacher)), quiet=work.quiet) as advance:
         return fit_teacher(training, settings.teacher, seed=settings.seed, device=work.device, checkpoints=work.folder, advance=advance)
 
 
@@ -250,13 +250,13 @@ def _bank_shape(n_units: int, settings: Fit) -> BankShape:
 
 
 def _results(
-    session: SessionData, teacher: Teacher, teacher_prediction: np.ndarray, taught: Lessons, bank: Bank, beside: Mapping[str, np.ndarray],
+    session: SessionData, teacher: Teacher, members: np.ndarray, taught: Lessons, bank: Bank, beside: Mapping[str, np.ndarray],
     settings: Fit, work: Work,
 ) -> Results:
     students = bank.cut(taught.scale, taught.offset)
     filters = np.stack([filters_per_layer(student) for student in students])
     predictions = Predictions(
-        teacher=teacher_prediction,
+        teacher=members.mean(axis=0),
         student=answers_of(bank, taught, session.images, work.device),
         teacher_parameters=teacher.n_parameters,
         student_parameters=np.array([n_parameters(student) for student in students]),
@@ -271,13 +271,15 @@ def _results(
         "input_sha256": input_hash(session.responses),
         "teacher_parameters": str(teacher.n_parameters),
         "teacher_validation_r2": " ".join(f"{best:.4f}" for best in teacher.validation_r2),
+        "teacher_member_validation_r2": " ".join(f"{best:.4f}" for best in teacher.member_validation_r2),
+        "teacher_weight_decay": str(teacher.weight_decay),
     }
     meaning = baselines.meanings(settings)
     provenance |= {f"baseline.{name}": meaning[name] for name in beside}
     return Results(
         run_id="", unit_name=session.responses.unit_name, scores=scores, reason=reason, image_sha256=session.responses.image_sha256,
-        side=session.sides, teacher_prediction=predictions.teacher, student_prediction=predictions.student, filters_per_layer=filters,
-        students=students, provenance=provenance,
+        side=session.sides, teacher_prediction=predictions.teacher, student_prediction=predictions.student,
+        teacher_member_prediction=np.moveaxis(members, 0, 2), filters_per_layer=filters, students=students, provenance=provenance,
     )
 
 

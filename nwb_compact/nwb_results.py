@@ -217,6 +217,10 @@ def _score_table(results: Results) -> DynamicTable:
 def _prediction_table(results: Results) -> DynamicTable:
     n_images = len(results.image_sha256)
     width = f"one column a row of {c.RUN_UNITS}"
+    members = results.teacher_member_prediction
+    each = () if members is None else (
+        column(c.TEACHER_MEMBERS, f"prediction of each member of the teacher's ensemble, {width}, last axis the member", members),
+    )
     return table(
         c.RUN_PREDICTIONS,
         "expected response (spikes in the counting window) to every image of the session",
@@ -226,6 +230,7 @@ def _prediction_table(results: Results) -> DynamicTable:
         column(c.SIDE, "what the image served for: fit, validation, scored or unused", results.side),
         column(c.TEACHER, f"prediction of the teacher, {width}", results.teacher_prediction),
         column(c.STUDENT, f"prediction of the compact students, {width}", results.student_prediction),
+        *each,
     )
 
 
@@ -306,6 +311,7 @@ def _read_run(run_id: str, module: ProcessingModule, file_path: Path) -> tuple[i
         side=strings(predictions, c.SIDE, where),
         teacher_prediction=numbers(predictions, c.TEACHER, where),
         student_prediction=numbers(predictions, c.STUDENT, where),
+        teacher_member_prediction=numbers(predictions, c.TEACHER_MEMBERS, where) if c.TEACHER_MEMBERS in predictions.colnames else None,
         filters_per_layer=numbers(units, c.FILTERS_PER_LAYER, where),
         students=_read_students(_part(module, c.RUN_PARAMETERS, where), len(unit_name), where),
         provenance=_read_provenance(module, where),

@@ -19,6 +19,8 @@ class Responses:
     """The `split` column of the file, if it has one."""
     mean: Float[np.ndarray, "image unit"]
     """Mean spike count over valid repeats; NaN where there is none."""
+    n_repeats: Float[np.ndarray, "image"] | None
+    """Presentations behind each average; None where the source does not say."""
     count: UInt[np.ndarray, "kept unit"] | None
     """Single counts, valid presentations only; None when the source kept averages."""
     image_of_count: Integer[np.ndarray, "kept"] | None
@@ -39,14 +41,16 @@ def responses_of(session: Session) -> Responses:
     >>> responses_of(simulate_session(n_units=4, n_images=20, n_repeats=3, seed=0)).mean.shape
     (20, 4)
     """
-    names = tuple(session.units.name[index] for index in session.response_units.unit_index)
+    names, images = tuple(session.units.name[index] for index in session.response_units.unit_index), session.images
     if session.counts is not None and session.presentations is not None:
         kept = kept_presentations(session)
         image = session.presentations.image_index[session.counts.presentation_index[kept]].astype(np.int64)
         count = session.counts.count[kept]
-        return Responses(names, session.images.sha256, session.images.split, mean_by_image(count, image, len(session.images)), count, image)
+        mean, n_repeats = mean_by_image(count, image, len(images)), np.bincount(image, minlength=len(images)).astype(float)
+        return Responses(names, images.sha256, images.split, mean, n_repeats, count, image)
     if session.mean_responses is not None:
-        return Responses(names, session.images.sha256, session.images.split, session.mean_responses.mean.astype(np.float64), None, None)
+        averages = session.mean_responses
+        return Responses(names, images.sha256, images.split, averages.mean.astype(np.float64), averages.n_repeats, None, None)
     found = "neither spike counts nor mean responses"
     raise NwbCompactError(session.about.identifier, found=found, expected="one of them", next_step="convert the session again")
 

@@ -104,6 +104,8 @@ class Results:
     teacher_prediction: Float32[np.ndarray, "image unit"]
     student_prediction: Float32[np.ndarray, "image unit"]
     """Expected response (spikes in the counting window) to every image of the session."""
+    teacher_member_prediction: Float32[np.ndarray, "image unit member"] | None
+    """The same of each member of the teacher's ensemble, whose average is `teacher_prediction`; None in files of older versions."""
     filters_per_layer: Integer[np.ndarray, "unit layer"]
     """Spatial filters that each layer of each student keeps."""
     students: tuple[StudentWeights, ...]
@@ -154,7 +156,8 @@ def example_results(session: Session | None = None) -> Results:
     image_sha256 = tuple(f"{index:064x}" for index in range(6)) if session is None else session.images.sha256
     rng = np.random.default_rng(0)
     n_units, n_images = len(unit_name), len(image_sha256)
-    prediction = rng.gamma(2.0, 1.0, (n_images, n_units)).astype(np.float32)
+    members = rng.gamma(2.0, 1.0, (n_images, n_units, 1)).astype(np.float32) * np.array([0.9, 1.0, 1.1], np.float32)
+    prediction = members.mean(axis=2)
     students = tuple(StudentWeights({"layer1.kernel": rng.normal(size=(3, 3, 5, 5)).astype(np.float32)}) for _ in unit_name)
     return Results(
         run_id="example",
@@ -165,6 +168,7 @@ def example_results(session: Session | None = None) -> Results:
         side=tuple(("fit", "fit", "validation", "scored", "scored", "scored")[index % 6] for index in range(n_images)),
         teacher_prediction=prediction,
         student_prediction=prediction * np.float32(0.9),
+        teacher_member_prediction=members,
         filters_per_layer=np.resize([[9, 9, 8, 3, 3], [7, 7, 6, 3, 3]], (n_units, 5)),
         students=students,
         provenance={"preset": "quick", "seed": "0", "teacher_parameters": "1000"},

@@ -30,7 +30,7 @@ def settings_page() -> str:
     Examples
     --------
     >>> print([line for line in settings_page().splitlines() if line.startswith("| `members`")][0][:29])
-    | `members` | 2 | 4 | 25 | Ne
+    | `members` | 2 | 5 | 25 | Ne
     """
     return "\n".join([_HEAD, *_tables("", Fit)]) + "\n"
 

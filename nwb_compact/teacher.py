@@ -1,28 +1,37 @@
 """The teacher: an ensemble that predicts every neuron as well as we can, without regard to size.
 
-Each member is a small convolutional core over the backbone's map, shared by all units of all sessions, and a factorised readout a unit
-(Klindt et al. 2017, and the study's final map): a weight for each channel times a weight for each place. Members differ by
-seed and are averaged.
+Each member is a small convolutional core over the backbone's map, shared by all units of all sessions, and a readout a unit (see
+`ensemble`). Members differ by seed and by how much they heed each lent session, and are averaged; how far they disagree tells how sure
+the average is.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Integer
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 
 from nwb_compact import config
-from nwb_compact.backbones import ConvTrunk, as_tensor, to_device
+from nwb_compact.ensemble import Ensemble
 from nwb_compact.progress import Advance, silent
-from nwb_compact.training import Batch, Plan, Task, derived_seed, train
+from nwb_compact.streaming import on_device, one_ahead, read_rows
+from nwb_compact.training import Batch, Plan, Task, cut, derived_seed, train
 
-SPATIAL_RATE = 30.0
-"""Learning rate of the spatial weights, which start at 1, over that of the rest. On V4, 30 and 100 did the same on validation images."""
+SPATIAL_RATE = 10.0
+"""Learning rate of the spatial weights, which start at 1, over that of the rest (docs/measured.md)."""
 PREDICTION_BATCH = 128
 """Images a step when predicting; does not change the predictions."""
+MEMBERS_TOGETHER = {"cpu": 1, "cuda": 32}
+"""Members computed at once: on a CPU the maps of one stay in its cache, a GPU wants many (docs/measured.md)."""
+STANDARDISED_BY = 200
+"""Images of each session from which the spread of a backbone's channels is taken."""
+SMALLEST_RATE = 1e-3
+"""Spikes in the counting window; keeps the Poisson likelihood finite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,41 +44,51 @@ class TeacherSession:
     """Repeat averages; NaN where a unit has none, and on images it may not learn from."""
     fit_images: Integer[np.ndarray, "fit"]
     validation_images: Integer[np.ndarray, "held"]
+    n_repeats: Float[np.ndarray, "image"] | None = None
+    """Presentations behind each average, by which images are weighted; None where the source does not say."""
+    is_lent: bool = False
+    """Whether members may differ in how much they heed it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
     """A trained ensemble. `predict` gives expected counts."""
 
-    members: tuple["TeacherMember", ...]
+    network: Ensemble
     offset: tuple[Float32[np.ndarray, "_"], ...]
     """Mean count of each session's units over their fitting images, and their standard deviation below."""
     scale: tuple[Float32[np.ndarray, "_"], ...]
+    loss: str
+    """What it was trained on, which decides how answers become counts."""
     validation_r2: tuple[float, ...]
-    """Best validation score of each member."""
+    """Validation score of the average of the first 1, 2, ... members."""
+    member_validation_r2: tuple[float, ...]
+    weight_decay: float
     device: str
 
     @property
     def n_parameters(self) -> int:
         """Trained numbers of all members (a frozen backbone's weights are not among them)."""
-        return sum(parameter.numel() for member in self.members for parameter in member.parameters())
+        return sum(parameter.numel() for parameter in self.network.parameters())
 
     def predict(self, inputs: np.ndarray, session: int) -> Float32[np.ndarray, "image unit"]:
         """Expected count of each unit of one session (its place in the training list) on each image, averaged over members."""
-        total = np.zeros((len(inputs), len(self.scale[session])), np.float32)
-        for member in self.members:
-            total += _predict(member, inputs, session, self.device)
-        return total / np.float32(len(self.members)) * self.scale[session] + self.offset[session]
+        return self.predict_members(inputs, session).mean(axis=0)
+
+    def predict_members(self, inputs: np.ndarray, session: int) -> Float32[np.ndarray, "member image unit"]:
+        """The same of each member; where they disagree the teacher does not know."""
+        counts = _answers(self.network, inputs, session, self.device) * self.scale[session] + self.offset[session]
+        return counts if self.loss == "mse" else _rate(torch.from_numpy(counts)).numpy()
 
 
 def fit_teacher(
     sessions: Sequence[TeacherSession], settings: config.Teacher, *, seed: int, device: str = "cpu",
     checkpoints: Path | None = None, advance: Advance = silent,
 ) -> Teacher:
-    """Train an ensemble on the fitting images of several sessions at once.
+    """Train an ensemble on the fitting images of several sessions at once, all members in one pass over the features.
 
-    Responses are z-scored by the fitting images (so that no unit outweighs another); the loss is their mean squared error; training
-    stops on the validation images.
+    Responses are z-scored by the fitting images, so that no unit outweighs another, and images weighted by their repeats. The
+    validation images choose the weight decay, if there is a choice, and the epoch that is kept.
 
     Parameters
     ----------
@@ -80,11 +99,11 @@ def fit_teacher(
     seed
         Source of all randomness.
     device
-        cpu or cuda; on a GPU training runs in mixed precision.
+        cpu or cuda; on a GPU training runs in mixed precision with a compiled core.
     checkpoints
-        Folder for resuming; a member that is complete there is not trained again.
+        Folder for resuming: epochs that are complete there are not trained again.
     advance
-        Told of every epoch of every member.
+        Told of every epoch; `n_epochs` of them in all.
 
     Returns
     -------
@@ -96,131 +115,215 @@ def fit_teacher(
     >>> maps = rng.normal(size=(60, 4, 3, 3)).astype(np.float16)
     >>> mean = maps.astype(float).mean(axis=(2, 3)) @ np.ones((4, 1)) + 3
     >>> session = TeacherSession(maps, mean, np.arange(40), np.arange(40, 60))
-    >>> teacher = fit_teacher([session], config.Teacher(backbone="none", members=1, epochs=2, channels=8), seed=0)
-    >>> teacher.predict(maps, 0).shape
-    (60, 1)
+    >>> settings = config.Teacher(backbone="none", members=2, epochs=2, least_steps=1, channels=8)
+    >>> teacher = fit_teacher([session], settings, seed=0)
+    >>> teacher.predict(maps, 0).shape, teacher.predict_members(maps, 0).shape
+    ((60, 1), (2, 60, 1))
     """
-    standard = [_standardise(session) for session in sessions]
-    members, best = [], []
-    for number in range(settings.members):
-        member_seed = derived_seed(seed, "member", number)
-        torch.manual_seed(member_seed)
-        network = to_device(TeacherMember(sessions, settings), device)
-        task = _task(network, sessions, [z for z, _, _ in standard], settings, member_seed, device)
-        plan = Plan(settings.epochs, settings.learning_rate, settings.decay, settings.decay_after, settings.patience)
-        checkpoint = checkpoints / f"teacher_{number}.pt" if checkpoints else None
-        best.append(train(task, plan, seed=member_seed, checkpoint=checkpoint, advance=advance))
-        members.append(network.requires_grad_(False))
-    return Teacher(tuple(members), tuple(o for _, o, _ in standard), tuple(s for _, _, s in standard), tuple(best), device)
+    training = _Training(tuple(sessions), tuple(_standardised(session) for session in sessions), settings, seed, device, checkpoints)
+    decay = settings.weight_decay[0]
+    if len(settings.weight_decay) > 1:
+        pilots = [_pilot(training, value, advance) for value in settings.weight_decay]
+        decay = settings.weight_decay[int(np.argmax(pilots))]
+    network = _trained(training, decay, n_epochs(sessions, settings)[1], "teacher.pt", advance)
+    held = _held_answers(network, training)
+    return Teacher(
+        network.requires_grad_(False), tuple(one.offset for one in training.known), tuple(one.scale for one in training.known),
+        settings.loss, weight_decay=decay, device=device,
+        validation_r2=tuple(_score([z[:n].mean(axis=0) for z in held], training) for n in range(1, settings.members + 1)),
+        member_validation_r2=tuple(_score([z[member] for z in held], training) for member in range(settings.members)),
+    )
 
 
-class TeacherMember(nn.Module):
-    """One network: trunk (only for `conv`), core, factorised readouts."""
-
-    def __init__(self, sessions: Sequence[TeacherSession], settings: config.Teacher):
-        super().__init__()
-        from_images = sessions[0].inputs.dtype == np.uint8
-        self.trunk = ConvTrunk(settings.trunk_channels) if from_images else None
-        shape, width = sessions[0].inputs.shape, settings.channels
-        inputs = settings.trunk_channels if from_images else shape[1]
-        rows, columns = (shape[1] // ConvTrunk.STRIDE, shape[2] // ConvTrunk.STRIDE) if from_images else shape[2:]
-        self.core = nn.Sequential(
-            nn.BatchNorm2d(inputs, affine=False), nn.Dropout2d(settings.dropout),
-            nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            *(_Residual(width, 5 if from_images else 3) for _ in range(settings.core_blocks)), nn.BatchNorm2d(width),
-        )
-        self.readouts = nn.ModuleList(FactorisedReadout(session.mean.shape[1], width, rows * columns) for session in sessions)
-
-    def forward(self, inputs: Tensor, session: int) -> Tensor:
-        """Maps or images of one batch to z-scored responses (batch unit)."""
-        maps = self.trunk(inputs) if self.trunk is not None else inputs
-        return self.readouts[session](self.core(maps))
+def n_epochs(sessions: Sequence[TeacherSession], settings: config.Teacher) -> tuple[int, int]:
+    """Epochs of all pilots together (none where there is no choice of weight decay), and of the training itself."""
+    steps = sum(max(1, round(len(session.fit_images) / settings.batch_images)) for session in sessions if len(session.fit_images))
+    pilots = len(settings.weight_decay) * settings.pilot_epochs if len(settings.weight_decay) > 1 else 0
+    return pilots, max(settings.epochs, -(-settings.least_steps // max(steps, 1)))
 
 
-class FactorisedReadout(nn.Module):
-    """A unit is a weight a channel times a weight a place: channel + row x column numbers instead of their product."""
-
-    def __init__(self, n_units: int, channels: int, places: int):
-        super().__init__()
-        self.mixing = nn.Parameter(torch.randn(n_units, channels) / channels**0.5)
-        self.spatial = nn.Parameter(1 + 0.2 * torch.randn(n_units, places))  # times 1 / places: a flat average is all ones
-        self.bias = nn.Parameter(torch.zeros(n_units))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(batch channel row column) to (batch unit)."""
-        by_place = maps.permute(0, 2, 3, 1).flatten(1, 2)
-        return ((by_place @ self.mixing.T) * self.spatial.T).mean(dim=1) + self.bias
+# Targets and training, caller above what it calls ---------------------------------------------------------------------
 
 
-class _Residual(nn.Module):
-    """x + pointwise(relu(norm(depthwise(x)))): space and channels mixed apart, as in the study's teacher."""
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """Targets of one session."""
 
-    def __init__(self, width: int, kernel: int):
-        super().__init__()
-        self.depthwise = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width, bias=False)
-        self.norm, self.pointwise = nn.BatchNorm2d(width), nn.Conv2d(width, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.pointwise(torch.relu(self.norm(self.depthwise(x))))
+    z: Float32[np.ndarray, "image unit"]
+    offset: Float32[np.ndarray, "unit"]
+    scale: Float32[np.ndarray, "unit"]
+    weight: Float32[np.ndarray, "image"]
+    """Of each image, 1 on average over the fitting images."""
 
 
-def _standardise(
-    session: TeacherSession,
-) -> tuple[Float32[np.ndarray, "image unit"], Float32[np.ndarray, "unit"], Float32[np.ndarray, "unit"]]:
-    """z-scored responses, with the mean and standard deviation over fitting images; a unit that never varies keeps a scale of 1."""
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """What every training of an ensemble on these sessions has in common."""
+
+    sessions: tuple[TeacherSession, ...]
+    known: tuple[_Known, ...]
+    settings: config.Teacher
+    seed: int
+    device: str
+    checkpoints: Path | None
+
+
+def _standardised(session: TeacherSession) -> _Known:
+    """z-scored by mean and standard deviation over fitting images; a unit that never varies there keeps a scale of 1."""
     fit = session.mean[session.fit_images]
     answered = np.isfinite(fit).any(axis=0)
     offset, scale = np.zeros(fit.shape[1]), np.ones(fit.shape[1])
     offset[answered], scale[answered] = np.nanmean(fit[:, answered], axis=0), np.nanstd(fit[:, answered], axis=0)
     scale[scale < 1e-9] = 1.0
-    return ((session.mean - offset) / scale).astype(np.float32), offset.astype(np.float32), scale.astype(np.float32)
+    weight = np.ones(len(session.mean)) if session.n_repeats is None else session.n_repeats
+    if len(session.fit_images):
+        weight = weight / weight[session.fit_images].mean()
+    z = (session.mean - offset) / scale
+    return _Known(z.astype(np.float32), offset.astype(np.float32), scale.astype(np.float32), weight.astype(np.float32))
 
 
-def _task(
-    network: TeacherMember, sessions: Sequence[TeacherSession], targets: Sequence[np.ndarray], settings: config.Teacher,
-    seed: int, device: str,
-) -> Task:
-    spatial = [readout.spatial for readout in network.readouts]
-    own = {id(parameter) for parameter in spatial}
-    others = [parameter for parameter in network.parameters() if id(parameter) not in own]
-    # Adam moves a weight by at most the rate, decoupled decay pulls it back by rate x weight: with decay 1 no place can weigh more than
-    # about its share of a flat average, so a readout stays broad unless the data insist (docs/methods.md).
-    groups = [
-        {"params": others, "weight_decay": settings.weight_decay},
-        {"params": spatial, "weight_decay": 1.0, "learning_rate_factor": SPATIAL_RATE},
-    ]
+def _pilot(training: _Training, decay: float, advance: Advance) -> float:
+    """Validation score of one member after a short training with one weight decay."""
+    alone = replace(training, settings=training.settings.model_copy(update={"members": 1}))
+    network = _trained(alone, decay, training.settings.pilot_epochs, f"teacher_pilot_{decay}.pt", advance)
+    return _score([z[0] for z in _held_answers(network, alone)], alone)
+
+
+def _trained(training: _Training, decay: float, epochs: int, checkpoint: str, advance: Advance) -> Ensemble:
+    first, settings = training.sessions[0].inputs, training.settings
+    n_units = [one.z.shape[1] for one in training.known]
+    network = Ensemble(first.shape[1:], n_units, settings, from_images=first.dtype == np.uint8, seed=training.seed)
+    if first.dtype != np.uint8:
+        network.standardise_by(np.concatenate([some.inputs[some.fit_images[:STANDARDISED_BY]] for some in training.sessions]))
+    network.to(training.device)
+    if training.device == "cuda":
+        network.compile_core()
+    path = training.checkpoints / checkpoint if training.checkpoints else None
+    seed = derived_seed(training.seed, "teacher")
+    train(_task(network, training, decay), Plan(epochs, settings.learning_rate), seed=seed, checkpoint=path, advance=advance)
+    return network
+
+
+def _task(network: Ensemble, training: _Training, decay: float) -> Task:
+    sessions, settings, device = training.sessions, training.settings, training.device
+    heed = torch.from_numpy(_heed(training)).to(device)
 
     def batches(epoch: int) -> Iterator[Batch]:
-        rng = np.random.default_rng(derived_seed(seed, "batches", epoch))
+        rng = np.random.default_rng(derived_seed(training.seed, "batches", epoch))
         chunks = []
         for place, session in enumerate(sessions):
             if len(session.fit_images) == 0:
                 continue  # all that was shown there is scored elsewhere
             order = rng.permutation(session.fit_images)
-            n = max(1, round(len(order) / settings.batch_images))
-            chunks += [(place, chunk) for chunk in np.array_split(order, n)]
-        for chunk in rng.permutation(len(chunks)):
-            yield chunks[chunk]
+            chunks += [(place, rows) for rows in np.array_split(order, max(1, round(len(order) / settings.batch_images)))]
+        shuffled = [chunks[chunk] for chunk in rng.permutation(len(chunks))]
+        loaded = one_ahead(shuffled, lambda asked: (*asked, read_rows(sessions[asked[0]].inputs, asked[1], device)))
+        for step, (place, rows, read) in enumerate(loaded):
+            yield derived_seed(training.seed, "step", epoch, step), place, rows, read
 
-    def loss(batch: Batch) -> Tensor:
-        place, images = batch
-        target = torch.from_numpy(targets[place][images]).to(device)
+    def parts(batch: Batch, pieces: int) -> Iterator[Batch]:
+        key, place, rows, read = batch
+        x = network.standardised(on_device(read, device))
+        for members in _together(settings.members, device):
+            for number, (some, inputs, share) in enumerate(cut((rows, x), pieces)):
+                yield derived_seed(key, number), place, some, inputs, members, share
+
+    def loss(part: Batch) -> Tensor:
+        key, place, rows, x, members, share = part
+        noise = [torch.Generator(device).manual_seed(derived_seed(key, member)) for member in range(members.start, members.stop)]
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-            predicted = network(_to_device(sessions[place].inputs[images], device), place)
-        known = torch.isfinite(target)
-        squares = torch.where(known, (predicted.float() - torch.nan_to_num(target)) ** 2, 0.0)
-        return squares.sum() / known.sum().clamp(min=1)
+            z = network(x, place, members, noise).float()
+        error = _error(z, training.known[place], rows, settings.loss)
+        return share * (error * heed[members, place]).sum()
 
     def validate() -> float:
-        scores = []
-        for place, session in enumerate(sessions):
-            if len(session.validation_images) == 0:
-                continue
-            predicted = _predict(network, session.inputs[session.validation_images], place, device)
-            scores.append(_mean_r2(predicted, targets[place][session.validation_images]))
-        return float(np.nanmean(scores)) if np.isfinite(scores).any() else 0.0
+        return _score([z.mean(axis=0) for z in _held_answers(network, training)], training)
 
-    return Task(network, groups, batches, loss, validate)
+    return Task(network, _parameter_groups(network, decay), batches, loss, parts, validate)
+
+
+def _heed(training: _Training) -> Float32[np.ndarray, "member session"]:
+    """What each session's errors weigh for each member: for lent ones a Bayesian bootstrap (Rubin 1981), 1 on average, else 1."""
+    lent = np.array([session.is_lent for session in training.sessions])
+    weights = np.ones((training.settings.members, len(lent)), np.float32)
+    for member, row in enumerate(weights if training.settings.resample_sessions and lent.any() else ()):
+        drawn = np.random.default_rng(derived_seed(training.seed, "sessions", member)).exponential(size=lent.sum())
+        row[lent] = drawn / drawn.mean()
+    return weights
+
+
+def _parameter_groups(network: Ensemble, decay: float) -> list[dict[str, Any]]:
+    """Spatial weights apart.
+
+    Adam moves a weight by at most the rate, decoupled decay pulls it back by rate x weight: with decay 1 no place can weigh more than about
+    its share of a flat average, so a readout stays broad unless the data insist (docs/methods.md).
+    """
+    own = {name: parameter for name, parameter in network.named_parameters() if name.endswith((".spatial", ".place", ".spread"))}
+    spatial = [parameter for name, parameter in own.items() if name.endswith(".spatial")]
+    places = [parameter for name, parameter in own.items() if not name.endswith(".spatial")]
+    others = [parameter for name, parameter in network.named_parameters() if name not in own]
+    groups = [
+        {"params": others, "weight_decay": decay},
+        {"params": spatial, "weight_decay": 1.0, "learning_rate_factor": SPATIAL_RATE},
+        {"params": places, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _error(z: Float[Tensor, "member unit batch"], known: _Known, rows: np.ndarray, loss: str) -> Float[Tensor, "member"]:
+    """Mean error over the answers that are known, in z-scores, or a Poisson likelihood that weighs units about alike."""
+    target, weight = torch.from_numpy(known.z[rows].T).to(z.device), torch.from_numpy(known.weight[rows]).to(z.device)
+    answered = torch.isfinite(target)
+    target = torch.nan_to_num(target)
+    if loss == "mse":
+        error = (z - target) ** 2
+    else:
+        offset, scale = (torch.from_numpy(values)[:, None].to(z.device) for values in (known.offset, known.scale))
+        rate = _rate(offset + scale * z)
+        error = (rate - (offset + scale * target) * rate.log()) * offset.clamp(min=SMALLEST_RATE) / scale**2
+    return torch.where(answered, error * weight, 0.0).sum(dim=(1, 2)) / answered.sum().clamp(min=1)
+
+
+def _rate(x: Tensor) -> Tensor:
+    """Expected count above 0: x itself where it is well above."""
+    return functional.softplus(x, beta=4) + SMALLEST_RATE
+
+
+# Answers and their score ----------------------------------------------------------------------------------------------
+
+
+def _held_answers(network: Ensemble, training: _Training) -> list[Float32[np.ndarray, "member image unit"]]:
+    """Answers to each session's validation images."""
+    return [_answers(network, session.inputs, place, training.device, session.validation_images)
+            for place, session in enumerate(training.sessions)]
+
+
+def _answers(
+    network: Ensemble, inputs: np.ndarray, session: int, device: str, rows: Integer[np.ndarray, "some"] | None = None
+) -> Float32[np.ndarray, "member image unit"]:
+    """z-scored answers of every member, in one pass over the inputs."""
+    rows = np.arange(len(inputs)) if rows is None else rows
+    network.eval()
+    answers = [np.empty((network.n_members, 0, network.readouts[session].mixing.shape[1]), np.float32)]
+    asked = [rows[start : start + PREDICTION_BATCH] for start in range(0, len(rows), PREDICTION_BATCH)]
+    with torch.inference_mode():
+        for read in one_ahead(asked, lambda some: read_rows(inputs, some, device)):
+            x = network.standardised(on_device(read, device))
+            z = torch.cat([network(x, session, members) for members in _together(network.n_members, device)])
+            answers.append(z.transpose(1, 2).float().cpu().numpy())
+    return np.concatenate(answers, axis=1)
+
+
+def _together(n_members: int, device: str) -> list[slice]:
+    n = MEMBERS_TOGETHER[device]
+    return [slice(start, min(start + n, n_members)) for start in range(0, n_members, n)]
+
+
+def _score(answers: Sequence[Float32[np.ndarray, "_ _"]], training: _Training) -> float:
+    """Mean over sessions of the mean r2 over units, on validation images; 0 where no unit varies."""
+    scores = [_mean_r2(z, one.z[session.validation_images])
+              for z, one, session in zip(answers, training.known, training.sessions, strict=True) if len(session.validation_images)]
+    return float(np.nanmean(scores)) if np.isfinite(scores).any() else 0.0
 
 
 def _mean_r2(predicted: Float32[np.ndarray, "image unit"], target: Float32[np.ndarray, "image unit"]) -> float:
@@ -233,17 +336,3 @@ def _mean_r2(predicted: Float32[np.ndarray, "image unit"], target: Float32[np.nd
     varies = scale > 1e-9
     r = (x * y).sum(axis=0)[varies] / scale[varies]
     return float(np.mean(np.clip(r, 0, None) ** 2)) if varies.any() else float("nan")
-
-
-def _to_device(inputs: np.ndarray, device: str) -> Tensor:
-    if inputs.dtype == np.uint8:
-        return as_tensor(inputs, device)
-    return torch.from_numpy(np.ascontiguousarray(inputs)).to(device).float().contiguous(memory_format=torch.channels_last)
-
-
-def _predict(member: TeacherMember, inputs: np.ndarray, session: int, device: str) -> Float32[np.ndarray, "image unit"]:
-    member.eval()
-    with torch.inference_mode():
-        steps = range(0, len(inputs), PREDICTION_BATCH)
-        answers = [member(_to_device(inputs[start : start + PREDICTION_BATCH], device), session).float().cpu().numpy() for start in steps]
-    return np.concatenate(answers)

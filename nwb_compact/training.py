@@ -1,4 +1,4 @@
-"""The one training loop: batches in, a trained network out, stopped when validation says so, resumable to the same weights.
+"""The one training loop: batches in, a trained network out, the best epoch by validation kept, resumable to the same weights.
 
 Nothing random is kept between epochs: every epoch derives its random numbers from the seed and its own number, so a training that was
 killed and resumed at an epoch goes on exactly as one that was not.
@@ -8,17 +8,36 @@ import copy
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nwb_compact.errors import NwbCompactError
 from nwb_compact.progress import Advance, silent
 
 Batch = tuple[Any, ...]
+MOST_PIECES = 64
+"""A batch that does not fit into memory in so many pieces will not fit at all."""
+
+
+def cut(batch: Batch, pieces: int) -> Iterator[Batch]:
+    """Cut a batch, a tuple of arrays whose first axis is the image, into about equal parts; each ends with its share of the batch.
+
+    Examples
+    --------
+    >>> list(cut((np.arange(3),), 2))
+    [(array([0, 1]), 0.66...), (array([2]), 0.33...)]
+    """
+    n = len(batch[0])
+    edges = np.linspace(0, n, min(pieces, n) + 1).round().astype(int).tolist()
+    for start, stop in pairwise(edges):
+        yield (*(held[start:stop] for held in batch), (stop - start) / n)
 
 
 @dataclass(frozen=True)
@@ -27,11 +46,7 @@ class Plan:
 
     epochs: int
     learning_rate: float
-    decay: float = 0.3
-    decay_after: int = 0
-    """Epochs without a better validation score before the learning rate is decayed; 0: a cosine over all epochs instead."""
-    patience: int = 3
-    """Decays without improvement before training stops."""
+    """At the start; falls along a cosine to 0."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,9 @@ class Task:
     batches: Callable[[int], Iterable[Batch]]
     """The batches of an epoch; must depend on the epoch's number alone."""
     loss: Callable[[Batch], Tensor]
+    """Of a part of a batch; the losses of all parts add up to the batch's."""
+    parts: Callable[[Batch, int], Iterable[Batch]] = cut
+    """What `loss` takes at a time: a batch whose images are cut into so many pieces."""
     validate: Callable[[], float] | None = None
     """A score that grows as the network gets better; None: the last epoch is kept."""
     after_epoch: Callable[[int], None] | None = None
@@ -57,20 +75,26 @@ def train(task: Task, plan: Plan, *, seed: int, checkpoint: Path | None = None, 
     task, plan
         What and how long.
     seed
-        Source of everything random inside the network (dropout) and of the order of epochs.
+        Source of everything random inside the network.
     checkpoint
         File that is replaced after every epoch and read at the start if it exists.
     advance
-        Told after every epoch; also told of epochs that early stopping saved.
+        Told after every epoch, also where batches had to be cut because memory was too small.
 
     Returns
     -------
     Best validation score (NaN without `task.validate`).
 
+    Raises
+    ------
+    NwbCompactError
+        If not even a small piece of a batch fits into memory.
+
     Examples
     --------
     >>> line, x = nn.Linear(1, 1), torch.linspace(-1, 1, 32)[:, None]
-    >>> task = Task(line, [{"params": list(line.parameters())}], lambda epoch: [(x, 3 * x)], lambda b: ((line(b[0]) - b[1]) ** 2).mean())
+    >>> groups = [{"params": list(line.parameters())}]
+    >>> task = Task(line, groups, batches=lambda epoch: [(x, 3 * x)], loss=lambda part: part[2] * ((line(part[0]) - part[1]) ** 2).mean())
     >>> _ = train(task, Plan(epochs=200, learning_rate=0.1), seed=0)
     >>> round(line.weight.item(), 1)
     3.0
@@ -78,7 +102,7 @@ def train(task: Task, plan: Plan, *, seed: int, checkpoint: Path | None = None, 
     groups = [{k: v for k, v in group.items() if k != "learning_rate_factor"} for group in task.parameter_groups]
     factors = [group.get("learning_rate_factor", 1.0) for group in task.parameter_groups]
     optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, weight_decay=0.0)
-    state = _State(rate=plan.learning_rate)
+    state = _State()
     best_weights = copy.deepcopy(task.network.state_dict())
     if checkpoint is not None and checkpoint.exists():
         stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -86,21 +110,20 @@ def train(task: Task, plan: Plan, *, seed: int, checkpoint: Path | None = None, 
         optimizer.load_state_dict(stored["optimizer"])
         best_weights, state = stored["best"], _State(**stored["state"])
         advance(state.epoch, "resumed")
-    while state.epoch < plan.epochs and not state.stopped:
+    while state.epoch < plan.epochs:
         for group, factor in zip(optimizer.param_groups, factors, strict=True):
-            group["lr"] = factor * (state.rate if plan.decay_after else _cosine(plan, state.epoch))
+            group["lr"] = factor * _cosine(plan, state.epoch)
         torch.manual_seed(derived_seed(seed, "epoch", state.epoch))
-        state.loss = _one_epoch(task, optimizer, state.epoch)
+        loss = _one_epoch(task, optimizer, state)
         if task.after_epoch is not None:
             task.after_epoch(state.epoch)
-        best_weights = _judge(task, plan, state, best_weights)
+        best_weights = _judge(task, state, best_weights)
         state.epoch += 1
         if checkpoint is not None:
             parts = {"network": task.network.state_dict(), "optimizer": optimizer.state_dict(), "best": best_weights, "state": vars(state)}
             save_atomically(parts, checkpoint)
-        advance(1, f"validation {state.best:.3f}" if task.validate else f"loss {state.loss:.3f}")
-    if state.epoch < plan.epochs:
-        advance(plan.epochs - state.epoch)
+        cut = f", batches cut in {state.pieces} for want of memory" if state.pieces > 1 else ""
+        advance(1, (f"validation {state.best:.3f}" if task.validate else f"loss {loss:.3f}") + cut)
     if task.validate is not None:
         task.network.load_state_dict(best_weights)
     task.network.eval()
@@ -128,45 +151,62 @@ def save_atomically(value: object, file_path: Path) -> None:
 
 @dataclass
 class _State:
-    rate: float
     epoch: int = 0
     best: float = float("nan")
-    since_best: int = 0
-    decays: int = 0
-    stopped: bool = False
-    loss: float = float("nan")
+    pieces: int = 1
+    """Pieces into which batches are cut, doubled whenever memory was too small."""
 
 
-def _one_epoch(task: Task, optimizer: torch.optim.Optimizer, epoch: int) -> float:
+def _one_epoch(task: Task, optimizer: torch.optim.Optimizer, state: _State) -> float:
     """One pass; the mean loss of its batches."""
     task.network.train()
     losses = []
-    for batch in task.batches(epoch):
-        loss = task.loss(batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+    for batch in task.batches(state.epoch):
+        losses.append(_gradient(task, optimizer, batch, state))
         optimizer.step()
-        losses.append(loss.detach())
     return float(torch.stack(losses).mean())
 
 
-def _judge(task: Task, plan: Plan, state: _State, best_weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Keep the best weights; where the score no longer grows, return to them with a smaller step, and stop after enough such returns."""
+def _gradient(task: Task, optimizer: torch.optim.Optimizer, batch: Batch, state: _State) -> Tensor:
+    """Leave the gradient of a batch in the network, in smaller pieces where memory is too small, and return its loss."""
+    while True:
+        optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros(())
+        try:
+            for part in task.parts(batch, state.pieces):
+                loss = task.loss(part)
+                loss.backward()
+                total = total.to(loss.device) + loss.detach()
+            return total
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if state.pieces >= MOST_PIECES:
+                next_step = "choose smaller numbers in the settings (docs/configuration.md), or another --device"
+                found = f"too little memory for a batch in {state.pieces} pieces"
+                raise NwbCompactError("training", found=found, expected="room for one", next_step=next_step) from None
+        # Outside the handler, which holds on to the tensors of the step that failed.
+        state.pieces *= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def _judge(task: Task, state: _State, best_weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of the best epoch so far."""
     if task.validate is None:
         return best_weights
     task.network.eval()
     with torch.inference_mode():
         score = task.validate()
     if score > state.best or (math.isnan(state.best) and not math.isnan(score)):  # a network that diverged is never the best
-        state.best, state.since_best = score, 0
+        state.best = score
         return copy.deepcopy(task.network.state_dict())
-    state.since_best += 1
-    if plan.decay_after and state.since_best >= plan.decay_after:
-        state.rate, state.since_best, state.decays = state.rate * plan.decay, 0, state.decays + 1
-        state.stopped = state.decays >= plan.patience
-        task.network.load_state_dict(best_weights)
     return best_weights
 
 
 def _cosine(plan: Plan, epoch: int) -> float:
-    return plan.learning_rate * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * epoch / plan.epochs))))
+    return plan.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / plan.epochs))

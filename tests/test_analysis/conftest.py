@@ -110,6 +110,7 @@ def _results(rng, unit_name, sha256, teacher, student, nan_units, filters) -> Re
         side=tuple(side),
         teacher_prediction=teacher,
         student_prediction=student,
+        teacher_member_prediction=teacher[:, :, None] + rng.normal(0, 0.2, (*teacher.shape, 3)).astype(np.float32),
         filters_per_layer=kept,
         students=tuple(StudentWeights({"layer1.kernel": _gabors(rng, int(row[0]))}) for row in kept),
         provenance={"preset": "quick", "seed": "0", "teacher_parameters": "1200000"},

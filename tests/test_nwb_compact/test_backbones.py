@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from nwb_compact.backbones import BATCH_IMAGES, ConvTrunk, _identity, as_tensor, features, frozen_backbone
+from nwb_compact.backbones import BATCH_IMAGES, _identity, as_tensor, features, frozen_backbone
 from nwb_compact.errors import NwbCompactError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 16, 24, 3), np.uint8)
@@ -241,11 +241,6 @@ def test_images_become_floats_in_0_to_255_with_channels_first():
     assert batch.shape == (3, 3, 16, 24)
     assert batch.dtype == torch.float32
     np.testing.assert_array_equal(batch.permute(0, 2, 3, 1).numpy(), IMAGES)
-
-
-def test_the_trainable_trunk_divides_the_sides_by_its_stride():
-    maps = ConvTrunk(4).eval()(torch.zeros(2, 3, 112, 112))
-    assert maps.shape == (2, 4, 112 // ConvTrunk.STRIDE, 112 // ConvTrunk.STRIDE)
 
 
 def test_the_example_backbone_sees_pictures(monkeypatch):

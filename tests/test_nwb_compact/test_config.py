@@ -62,7 +62,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_known_one(changes, message
 @pytest.mark.parametrize(("stage", "name", "value"), [
     ("split", "method", "second-half"), ("split", "scored_fraction", 0.0), ("split", "scored_fraction", 1.0),
     ("split", "validation_fraction", -0.1), ("teacher", "members", 0), ("teacher", "members", 1.5), ("teacher", "dropout", 1.0),
-    ("teacher", "learning_rate", 0), ("teacher", "learning_rate", float("inf")), ("teacher", "decay", float("nan")),
+    ("teacher", "learning_rate", 0), ("teacher", "learning_rate", float("inf")), ("teacher", "dropout", float("nan")),
     ("teacher", "batch_images", 1),
     ("student", "early_filters", [1, 2, 3]), ("distill", "views", 0), ("distill", "kernel_blur_px", -1), ("prune", "kept_variance", 1.1),
     ("prune", "min_filters", 0), ("prune", "max_parameters", 10),

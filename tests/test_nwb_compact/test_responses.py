@@ -64,3 +64,14 @@ def test_stored_averages_are_taken_as_they_are_where_there_are_no_counts():
 def test_a_session_without_responses_is_refused():
     with pytest.raises(NwbCompactError, match="example: found neither spike counts nor mean responses, expected one of them"):
         responses_of(replace(example_session(), counts=None))
+
+
+def test_repeats_are_the_valid_presentations_of_each_image_or_what_the_source_says():
+    session = example_session()
+    dropped = np.arange(len(session.presentations)) != 0
+    valid = replace(session, presentations=replace(session.presentations, is_valid=dropped))
+    expected = np.bincount(session.presentations.image_index)
+    expected[session.presentations.image_index[0]] -= 1
+    np.testing.assert_array_equal(responses_of(valid).n_repeats, expected)
+    averages = replace(session, counts=None, presentations=None, mean_responses=MeanResponses(np.ones((24, 2)), np.arange(24.0)))
+    np.testing.assert_array_equal(responses_of(averages).n_repeats, np.arange(24.0))

@@ -30,7 +30,7 @@ NEED_A_PREDICTION = {f"{model}_{name}" for model in ("teacher", "student") for n
 
 def from_counts(count, image):
     names = tuple(f"unit-{number}" for number in range(count.shape[1]))
-    return Responses(names, tuple(map(str, range(N_IMAGES))), None, mean_by_image(count, image, N_IMAGES), count, image)
+    return Responses(names, tuple(map(str, range(N_IMAGES))), None, mean_by_image(count, image, N_IMAGES), None, count, image)
 
 
 def world(*, repeats=(2, 3, 5)):

@@ -20,7 +20,7 @@ def file_of(images: Sequence[object], *, unanswered: Sequence[int] = (), split: 
     """Averages of one unit to images that are known by any name."""
     mean = np.arange(len(images), dtype=float)[:, None]
     mean[list(unanswered)] = np.nan
-    return Responses(("unit",), tuple(str(image) for image in images), split, mean, None, None)
+    return Responses(("unit",), tuple(str(image) for image in images), split, mean, None, None, None)
 
 
 def where(files: Sequence[Responses], sides: Sequence[Sequence[str]]) -> dict[str, set[str]]:

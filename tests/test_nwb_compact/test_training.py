@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from nwb_compact.training import Plan, Task, derived_seed, save_atomically, train
+from nwb_compact.errors import NwbCompactError
+from nwb_compact.training import Plan, Task, cut, derived_seed, save_atomically, train
 
 X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
 Y = (X[:, :1] - 2 * X[:, 1:2]).tanh()
@@ -38,8 +39,9 @@ def task(*, dropout=0.3, factor=1.0, scores=None, seen=None):
         order = np.random.default_rng(epoch).permutation(64)
         return [(torch.from_numpy(chunk),) for chunk in np.array_split(order, 4)]
 
-    def loss(batch):
-        return ((network(X[batch[0]]) - Y[batch[0]]) ** 2).mean()
+    def loss(part):
+        rows, share = part
+        return share * ((network(X[rows]) - Y[rows]) ** 2).mean()
 
     def validate():
         if scores is not None:
@@ -49,7 +51,7 @@ def task(*, dropout=0.3, factor=1.0, scores=None, seen=None):
     groups = [{"params": list(network[0].parameters()), "learning_rate_factor": factor, "weight_decay": 0.1},
               {"params": [*network[1].parameters(), *network[4].parameters()]}]
     after = None if seen is None else lambda epoch: seen.append({name: value.clone() for name, value in network.state_dict().items()})
-    return Task(network, groups, batches, loss, validate, after)
+    return Task(network, groups, batches, loss, validate=validate, after_epoch=after)
 
 
 def same(one, other):
@@ -57,23 +59,22 @@ def same(one, other):
 
 
 # Resuming -------------------------------------------------------------------------------------------------------------
-PLANS = [Plan(7, 0.03, decay_after=1, patience=4), Plan(7, 0.03)]
+PLAN = Plan(7, 0.03)
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=["decay", "cosine"])
 @pytest.mark.parametrize("killed_after", range(1, 7))
 @pytest.mark.parametrize("scores", [None, [0.1, 0.5, 0.2, 0.3, 0.1, 0.2, 0.1]], ids=["improves", "was best early"])
-def test_a_killed_training_ends_bit_for_bit_as_one_that_was_not(tmp_path, plan, killed_after, scores):
+def test_a_killed_training_ends_bit_for_bit_as_one_that_was_not(tmp_path, killed_after, scores):
     whole = task(scores=scores)
-    best = train(whole, plan, seed=1)
+    best = train(whole, PLAN, seed=1)
     first, second = task(scores=scores), task(scores=scores)
     with pytest.raises(Killed):
-        train(first, plan, seed=1, checkpoint=tmp_path / "a.pt", advance=kill_after(killed_after))
+        train(first, PLAN, seed=1, checkpoint=tmp_path / "a.pt", advance=kill_after(killed_after))
     torch.manual_seed(123)  # whatever else happened in the new process
     with torch.no_grad():
         for parameter in second.network.parameters():
             parameter.add_(1.0)
-    assert train(second, plan, seed=1, checkpoint=tmp_path / "a.pt") == best
+    assert train(second, PLAN, seed=1, checkpoint=tmp_path / "a.pt") == best
     assert same(second.network.state_dict(), whole.network.state_dict())
 
 
@@ -85,19 +86,19 @@ def test_a_training_killed_between_epochs_repeats_only_the_epoch_it_was_in(tmp_p
             raise Killed
 
     with pytest.raises(Killed):
-        train(replace(first, validate=None, after_epoch=dies), PLANS[1], seed=1, checkpoint=tmp_path / "a.pt")
+        train(replace(first, validate=None, after_epoch=dies), PLAN, seed=1, checkpoint=tmp_path / "a.pt")
     told = []
     second = task(seen=(seen := []))
-    train(second, PLANS[1], seed=1, checkpoint=tmp_path / "a.pt", advance=lambda n=1, note="": told.append((n, note)))
+    train(second, PLAN, seed=1, checkpoint=tmp_path / "a.pt", advance=lambda n=1, note="": told.append((n, note)))
     assert len(seen) == 4
     assert told[0] == (3, "resumed")
 
 
 def test_a_finished_training_is_not_repeated(tmp_path):
     whole = task()
-    best = train(whole, PLANS[0], seed=1, checkpoint=tmp_path / "a.pt")
+    best = train(whole, PLAN, seed=1, checkpoint=tmp_path / "a.pt")
     again = task(seen=(seen := []))
-    assert train(again, PLANS[0], seed=1, checkpoint=tmp_path / "a.pt") == best
+    assert train(again, PLAN, seed=1, checkpoint=tmp_path / "a.pt") == best
     assert seen == []
     assert same(again.network.state_dict(), whole.network.state_dict())
 
@@ -106,7 +107,7 @@ def test_the_seed_decides():
     states = []
     for seed in (1, 1, 2):
         trained = task()
-        train(trained, PLANS[1], seed=seed)
+        train(trained, PLAN, seed=seed)
         states.append(trained.network.state_dict())
     assert same(states[0], states[1])
     assert not same(states[0], states[2])
@@ -114,32 +115,12 @@ def test_the_seed_decides():
 
 # Judging --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("best_epoch", range(5))
-@pytest.mark.parametrize("plan", [Plan(5, 0.03), Plan(5, 0.03, decay_after=2)], ids=["cosine", "decay"])
-def test_the_best_epoch_is_restored(best_epoch, plan):
+def test_the_best_epoch_is_restored(best_epoch):
     scores = [0.5 - 0.1 * abs(epoch - best_epoch) for epoch in range(5)]
     trained = task(scores=scores, seen=(seen := []))
-    assert train(trained, plan, seed=0) == 0.5
+    assert train(trained, Plan(5, 0.03), seed=0) == 0.5
     assert same(trained.network.state_dict(), seen[best_epoch])
     assert not trained.network.training
-
-
-def test_training_stops_after_enough_decays_and_tells_of_the_epochs_it_saved():
-    told = []
-    trained = task(scores=[0.1, 0.2, 0.9] + [0.3] * 97, seen=(seen := []))
-    best = train(trained, Plan(100, 0.03, decay_after=2, patience=3), seed=0, advance=lambda n=1, note="": told.append(n))
-    assert best == 0.9
-    assert len(seen) == 3 + 2 * 3
-    assert sum(told) == 100
-    assert same(trained.network.state_dict(), seen[2])
-
-
-def test_at_a_decay_training_returns_to_the_best_weights_with_a_smaller_step():
-    """A step of AdamW is about the rate, so an epoch at a hundredth of the rate stays near the best."""
-    trained = task(scores=[0.9] + [0.1] * 9, dropout=0.0, seen=(seen := []))
-    train(trained, Plan(5, 0.03, decay=0.01, decay_after=2, patience=9), seed=0)
-    moved = [float((state["0.weight"] - seen[0]["0.weight"]).abs().max()) for state in seen]
-    assert moved[2] > 0.02
-    assert moved[3] < 0.01
 
 
 @pytest.mark.parametrize("scores", [[float("nan"), 0.4, 0.3, float("nan"), 0.2], [0.4, float("nan"), float("nan"), 0.3, 0.1]])
@@ -179,10 +160,75 @@ def test_the_cosine_starts_at_the_rate_and_ends_near_0():
         steps.append(weight.weight.item())
 
     start = weight.weight.item()
-    given = Task(weight, [{"params": list(weight.parameters())}], lambda epoch: [()], lambda batch: weight.weight.sum(), None, after)
+    given = Task(weight, [{"params": list(weight.parameters())}], lambda epoch: [(X,)], lambda part: weight.weight.sum(), after_epoch=after)
     train(given, Plan(10, 0.1), seed=0)  # a constant gradient: Adam moves by the rate
     moved = -np.diff([start, *steps])
     np.testing.assert_allclose(moved, 0.05 * (1 + np.cos(np.pi * np.arange(10) / 10)), rtol=1e-3)
+
+
+# Too little memory ----------------------------------------------------------------------------------------------------
+def fits(network, rows_that_fit, error):
+    """A task whose loss has room for a few images at a time."""
+
+    def loss(part):
+        x, y, share = part
+        if len(x) > rows_that_fit:
+            raise error
+        return share * ((network(x) - y) ** 2).mean()
+
+    return Task(network, [{"params": list(network.parameters())}], lambda epoch: [(X, Y)] * 3, loss)
+
+
+OUT_OF_MEMORY = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8000000000000 bytes."),
+)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["gpu", "python", "linux", "windows"])
+def test_too_little_memory_cuts_batches_says_so_and_learns_the_same(error):
+    trained, notes = [], []
+    for rows_that_fit in (64, 20):
+        torch.manual_seed(0)
+        network = nn.Linear(5, 1)
+        train(fits(network, rows_that_fit, error), Plan(4, 0.03), seed=0, advance=lambda n=1, note="": notes.append(note))
+        trained.append(network)
+    torch.testing.assert_close(trained[0].weight, trained[1].weight)
+    assert not any("memory" in note for note in notes[:4])
+    assert all(note.endswith(", batches cut in 4 for want of memory") for note in notes[4:])
+
+
+def test_memory_for_not_even_a_piece_is_told_in_one_line():
+    with pytest.raises(NwbCompactError, match=r"^training: found too little memory for a batch in 64 pieces, expected room for one\."):
+        train(fits(nn.Linear(5, 1), 0, MemoryError()), Plan(1, 0.03), seed=0)
+
+
+def test_another_fault_is_not_taken_for_want_of_memory():
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        train(fits(nn.Linear(5, 1), 0, RuntimeError("mat1 and mat2 shapes cannot be multiplied")), Plan(1, 0.03), seed=0)
+
+
+def test_a_resumed_training_keeps_its_batches_cut(tmp_path):
+    torch.manual_seed(0)
+    first = nn.Linear(5, 1)
+    with pytest.raises(Killed):
+        train(fits(first, 20, MemoryError()), Plan(4, 0.03), seed=0, checkpoint=tmp_path / "a.pt", advance=kill_after(2))
+    calls = []
+    second = fits(nn.Linear(5, 1), 20, MemoryError())
+    counted = replace(second, loss=lambda part: calls.append(len(part[0])) or second.loss(part))
+    train(counted, Plan(4, 0.03), seed=0, checkpoint=tmp_path / "a.pt")
+    assert calls == [16] * (4 * 3 * 2)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 7, 100])
+def test_the_pieces_of_a_batch_are_all_of_it_and_their_shares_add_up_to_1(pieces):
+    rows, twice = np.arange(7), 2 * np.arange(7)
+    cuts = list(cut((rows, twice), pieces))
+    assert len(cuts) == min(pieces, 7)
+    np.testing.assert_array_equal(np.concatenate([piece for piece, _, _ in cuts]), rows)
+    np.testing.assert_array_equal(np.concatenate([piece for _, piece, _ in cuts]), twice)
+    np.testing.assert_allclose(sum(share for _, _, share in cuts), 1)
 
 
 # Seeds and files ------------------------------------------------------------------------------------------------------
