@@ -28,7 +28,7 @@ STAGES = (  # expansion, kernel, stride of the first block, output channels, blo
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
-LAST_BLOCK = 7  # 80 channels at 1/16 of the input: of blocks 4 to 10 the one from which ridge predicts V4 best (fitting half of 190923, docs/measured.md)
+JOINED = (4, 7, 10)  # 40 + 80 + 112 channels at 1/16 of the input: a teacher predicts V4 better from the three than from block 7 alone, the best for ridge (docs/measured.md)
 FIRST_LAYER = 4  # of those to choose from: earlier blocks have large maps and predict V4 badly
 INPUT_PX = 160  # trained at 224; at 160 its receptive fields cover more of a 112 px image, and V4 is predicted better
 
@@ -65,9 +65,9 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The network up to `last_block`: (batch, 3, any, any) in 0..255 to (batch, 80, 10, 10) at the default block."""
+    """The network up to `last_block`; what it gives of its maps is for those below to say."""
 
-    def __init__(self, last_block: int = LAST_BLOCK):
+    def __init__(self, last_block: int):
         super().__init__()
         self._conv_stem, self._bn0 = SameConv(3, 32, 3, stride=2, bias=False), nn.BatchNorm2d(32, eps=1e-3)
         blocks, inputs = [], 32
@@ -76,9 +76,6 @@ class EfficientNetLite0(nn.Module):
                 blocks.append(Block(inputs, outputs, expansion, kernel, stride if repeat == 0 else 1))
                 inputs = outputs
         self._blocks = nn.ModuleList(blocks[: last_block + 1])
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.maps(images)[-1]
 
     def maps(self, images: Tensor) -> list[Tensor]:
         x = functional.interpolate(images, size=(INPUT_PX, INPUT_PX), mode="bilinear", antialias=True)
@@ -90,8 +87,20 @@ class EfficientNetLite0(nn.Module):
         return found
 
 
+class Joined(EfficientNetLite0):
+    """Some blocks side by side, the larger maps averaged to the size of the last: (batch, 3, any, any) in 0..255 to (batch, 232, 10, 10)."""
+
+    def __init__(self):
+        super().__init__(last_block=max(JOINED))
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = self.maps(images)
+        maps = [found[number] for number in JOINED]
+        return torch.cat([functional.adaptive_avg_pool2d(x, maps[-1].shape[-2:]) for x in maps], dim=1)
+
+
 class Layers(EfficientNetLite0):
-    """The same, but it gives the map of every block from `FIRST_LAYER` on by name, so `fit` chooses one or takes `--layer block7`."""
+    """The map of every block from `FIRST_LAYER` on by name, so `fit` chooses one or takes `--layer block7`."""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return {f"block{number}": x for number, x in enumerate(self.maps(images)) if number >= FIRST_LAYER}
@@ -108,7 +117,7 @@ def weights_path() -> Path:
 
 def features() -> nn.Module:
     """The factory that `--backbone torch:efficientnet_lite0:features` calls."""
-    return with_published_weights(EfficientNetLite0())
+    return with_published_weights(Joined())
 
 
 def layers() -> nn.Module:
