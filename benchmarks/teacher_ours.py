@@ -32,12 +32,16 @@ def main() -> None:
     names = ["scored_images", *(f"images_{number}" for number in range(n_sessions))]
     seen = {name: looked_at(backbone, stored.pop(name)) for name in names}
     features_s = time.monotonic() - begin if backbone is not None else 0.0
-    sessions = [TeacherSession(seen[f"images_{number}"], *(stored[f"{what}_{number}"] for what in ("mean", "fit", "validation")))
-                for number in range(n_sessions)]
+    sessions = [
+        TeacherSession(
+            seen[f"images_{number}"], *(stored[f"{what}_{number}"] for what in ("mean", "fit", "validation")), is_lent=number > 0
+        )
+        for number in range(n_sessions)
+    ]
     teacher = fit_teacher(sessions, Teacher(**changes), seed=seed, device="cpu")
     np.save(answers_path, teacher.predict(seen["scored_images"], 0))
     seconds = time.monotonic() - begin
-    notes = f"{changes['members']} members, validation r2 {np.mean(teacher.validation_r2):.3f}, {teacher.n_parameters:,} parameters"
+    notes = f"{changes['members']} members, validation r2 {teacher.validation_r2[-1]:.3f}, {teacher.n_parameters:,} parameters"
     print(json.dumps({"seconds": seconds, "features_s": features_s, "peak_mib": peak_mib(), "notes": notes}))
 
 

@@ -156,6 +156,30 @@ def lesson_images(sessions: Sequence[SessionData], places: Sequence[Path]) -> UI
     return everything[sorted(first.values())]
 
 
+def teacher_sessions(sessions: Sequence[SessionData], n_fitted: int, seen: Sequence[np.ndarray]) -> tuple[TeacherSession, ...]:
+    """What the teacher may know of each session: it never holds a response that it may not see.
+
+    Parameters
+    ----------
+    sessions
+        From `read_sessions`.
+    n_fitted
+        How many are fitted; the others are lent.
+    seen
+        Features or images of each session.
+    """
+    known = [np.full_like(session.responses.mean, np.nan) for session in sessions]
+    for mean, session in zip(known, sessions, strict=True):
+        learned_from = session.rows("fit", "validation")
+        mean[learned_from] = session.responses.mean[learned_from]
+    return tuple(
+        TeacherSession(
+            inputs, mean, session.rows("fit"), session.rows("validation"), session.responses.n_repeats, is_lent=place >= n_fitted
+        )
+        for place, (session, inputs, mean) in enumerate(zip(sessions, seen, known, strict=True))
+    )
+
+
 # Stages, in the order of use --------------------------------------------------------------------------------------------
 
 
@@ -181,12 +205,7 @@ def _seen(backbone: Backbone | None, images: UInt8[np.ndarray, "image 112 112 3"
 
 
 def _teacher(sessions: Sequence[SessionData], n_fitted: int, seen: Sequence[np.ndarray], settings: Fit, work: Work) -> Teacher:
-    training: list[TeacherSession] = []
-    for session, inputs in zip(sessions, seen, strict=True):
-        fit, validation = session.rows("fit"), session.rows("validation")
-        known = np.full_like(session.responses.mean, np.nan)  # the teacher never holds a response it may not see
-        known[np.concatenate([fit, validation])] = session.responses.mean[np.concatenate([fit, validation])]
-        training.append(TeacherSession(inputs, known, fit, validation, session.responses.n_repeats, is_lent=len(training) >= n_fitted))
+    training = teacher_sessions(sessions, n_fitted, seen)
     with stage("teacher", sum(n_epochs(training, settings.teacher)), quiet=work.quiet) as advance:
         return fit_teacher(training, settings.teacher, seed=settings.seed, device=work.device, checkpoints=work.folder, advance=advance)
 

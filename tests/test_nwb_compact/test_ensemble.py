@@ -130,3 +130,25 @@ def test_the_trained_trunk_divides_the_sides_by_its_stride():
     maps = network.trunk(torch.zeros(2, 3, 112, 112), slice(0, 2), learning=False)
     assert maps.shape == (2, 2 * 4, 112 // TRUNK_STRIDE, 112 // TRUNK_STRIDE)
     assert ensemble(from_images=True).readouts[0].spatial.shape == (3, 3, (32 // TRUNK_STRIDE) * (40 // TRUNK_STRIDE))
+
+
+def test_a_compiled_core_learns_and_answers_as_the_plain_one(monkeypatch):
+    """Traced but not translated to machine code, which takes a minute and is torch's own business."""
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compiled(function, backend="aot_eager", **options))
+    found = []
+    for compiles in (False, True):
+        network = unlike_at_the_start(ensemble())
+        if compiles:
+            network.compile_core()
+        for n in (10, 7):  # batches of two sizes
+            network(MAPS[:n], 0, slice(0, 3), generators(slice(0, 3))).square().mean().backward()
+        gradients = {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
+        with torch.no_grad():
+            found.append((gradients, dict(network.state_dict()), network.eval()(MAPS, 1, slice(0, 3))))
+    (gradients, state, answers), (others, other_state, other_answers) = found
+    for name in gradients:
+        torch.testing.assert_close(others[name], gradients[name], rtol=1e-3, atol=1e-5)
+    for name in state:
+        torch.testing.assert_close(other_state[name], state[name])
+    torch.testing.assert_close(other_answers, answers)

@@ -127,16 +127,6 @@ def test_members_together_are_what_they_are_one_after_the_other(readout, monkeyp
         np.testing.assert_allclose(quick(session, **settings).predict_members(session.inputs, 0), one_by_one, rtol=2e-3, atol=2e-3)
 
 
-def test_a_compiled_core_answers_as_the_plain_one(recovered, monkeypatch):
-    """Traced but not translated to machine code, which takes a minute and is torch's own business."""
-    compiled = teacher.torch.compile
-    monkeypatch.setattr(teacher.torch, "compile", lambda function, **options: compiled(function, backend="aot_eager", **options))
-    session, fitted = recovered
-    plain = fitted.predict(session.inputs, 0)
-    fitted.network.compile_core()
-    np.testing.assert_allclose(fitted.predict(session.inputs, 0), plain, rtol=1e-4, atol=1e-4)
-
-
 def test_a_gaussian_readout_finds_the_place_a_unit_looks_at():
     noise = np.random.default_rng(0).normal(size=(900, 4, 9, 9))
     maps = gaussian_filter(noise, (0, 0, 1.5, 1.5), mode="wrap")  # smooth, as features of pictures are, so that there is a way to the place
