@@ -1,7 +1,8 @@
 """The results of one fit, as frozen values that need neither a file nor torch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Integer
@@ -135,6 +136,59 @@ def below_snr_floor(results: Results) -> Bool[np.ndarray, "unit"]:
     return results.scores.get("below_snr_floor", np.full(len(results.unit_name), np.nan)) == 1
 
 
+def disagreement(results: Results, units: Sequence[int] | None = None) -> Float32[np.ndarray, "image chosen"] | None:
+    """Standard deviation over the members of the teacher's ensemble of what they expect, in spikes in the counting window.
+
+    It bounds the model's uncertainty from below: members share backbone, architecture, data and split, so they can be wrong alike. Of the
+    noise of the responses it says nothing.
+
+    Parameters
+    ----------
+    results
+        One fit.
+    units
+        Rows of `results`; all when not given.
+
+    Returns
+    -------
+    (image chosen), never NaN: infinite where a member's prediction is not a number. None where fewer than two members are stored.
+
+    Examples
+    --------
+    >>> results = example_results()
+    >>> bool(np.allclose(disagreement(results), 0.1 * results.teacher_prediction))  # its members expect 0.9, 1 and 1.1 times the average
+    True
+    """
+    members = results.teacher_member_prediction
+    if members is None or members.shape[2] < 2:
+        return None
+    with np.errstate(invalid="ignore"):  # infinite - infinite
+        spread = (members if units is None else members[:, list(units)]).std(axis=2, ddof=1)
+    return np.where(np.isfinite(spread), spread, np.float32(np.inf))
+
+
+def teacher_validation_r2(results: Results, of: Literal["teacher", "teacher_member"] = "teacher") -> tuple[float, ...]:
+    """Score on validation images as the fit wrote it down, a mean over the sessions it trained on; empty where it did not.
+
+    Parameters
+    ----------
+    results
+        One fit.
+    of
+        `teacher`: the average of the first 1, 2, ... members of the ensemble; `teacher_member`: each member by itself.
+
+    Examples
+    --------
+    >>> teacher_validation_r2(example_results())
+    (0.41, 0.43, 0.44)
+    """
+    try:
+        written = tuple(float(word) for word in results.provenance.get(f"{of}_validation_r2", "").split())
+    except ValueError:
+        return ()  # another program may write what it likes there
+    return written if np.isfinite(written).all() else ()
+
+
 def median(values: Float[np.ndarray, "unit"]) -> float:
     """Median over the units that have the score, those without (NaN) left out; NaN where none has.
 
@@ -171,5 +225,8 @@ def example_results(session: Session | None = None) -> Results:
         teacher_member_prediction=members,
         filters_per_layer=np.resize([[9, 9, 8, 3, 3], [7, 7, 6, 3, 3]], (n_units, 5)),
         students=students,
-        provenance={"preset": "quick", "seed": "0", "teacher_parameters": "1000"},
+        provenance={
+            "preset": "quick", "seed": "0", "teacher_parameters": "1000",
+            "teacher_validation_r2": "0.4100 0.4300 0.4400", "teacher_member_validation_r2": "0.4100 0.4000 0.4200",
+        },
     )

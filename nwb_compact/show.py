@@ -14,7 +14,7 @@ from rich.text import Text
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_results import read_results
-from nwb_compact.results import MODELS, Results, baselines_of, below_snr_floor, median
+from nwb_compact.results import MODELS, Results, baselines_of, below_snr_floor, median, teacher_validation_r2
 
 JSON_VERSION = 1
 """Of the layout of `--json`; a name is never given another meaning under the same version."""
@@ -49,7 +49,9 @@ def as_object(runs: Sequence[Results]) -> dict[str, Any]:
 
     Names are those of `results.score_columns`; an interval is one list, `<model>_r2_er_ci`. A run with baselines has, for each of them,
     `<baseline>_r2`, `<baseline>_r2_er` and `<baseline>_r2_er_ci` in every unit and among the medians, and `baselines`, what each is.
-    `below_snr_floor` of a unit is true or false, None where that is not known.
+    `below_snr_floor` of a unit is true or false, None where that is not known. `teacher_members` is the number of networks in the teacher's
+    ensemble, None where it is not known; `teacher_validation_r2` lists the score on validation images, a mean over sessions, of the
+    average of the first 1, 2, ... of them, and is empty in runs of earlier versions.
 
     Examples
     --------
@@ -57,6 +59,8 @@ def as_object(runs: Sequence[Results]) -> dict[str, Any]:
     >>> shown = as_object([example_results()])["runs"][0]
     >>> shown["run_id"], shown["seed"], [unit["unit"] for unit in shown["units"]]
     ('example', 0, ['unit-1', 'unit-2'])
+    >>> shown["teacher_members"], shown["teacher_validation_r2"]
+    (3, [0.41, 0.43, 0.44])
     """
     return {"version": JSON_VERSION, "runs": [_run_object(results) for results in runs]}
 
@@ -71,6 +75,8 @@ def print_run(results: Results, console: Console) -> None:
     Run example: preset quick, seed 0...
     """
     _say(console, _title(results))
+    if ensemble := _ensemble(results):
+        _say(console, ensemble)
     console.print(_table(results))
     _say(console, _compared(results))
     if baselines_of(results.scores):
@@ -108,6 +114,8 @@ def _run_object(results: Results) -> dict[str, Any]:
         "median": _unit_object({score: median(values) for score, values in results.scores.items()}, of_counts=_or_none),
         "teacher_parameters": _whole(results.provenance.get("teacher_parameters")),
         "compression": _or_none(median(results.scores["compression"])),
+        "teacher_members": _n_members(results),
+        "teacher_validation_r2": list(teacher_validation_r2(results)),
         **({"baselines": {name: results.provenance.get(f"baseline.{name}") for name in baselines}} if baselines else {}),
     }
 
@@ -137,6 +145,12 @@ def _whole(value: Any) -> int | None:
         return None
 
 
+def _n_members(results: Results) -> int | None:
+    """As many as are stored; in files of earlier versions, which kept their average only, as many as were asked for."""
+    members = results.teacher_member_prediction
+    return _whole(results.provenance.get("setting.teacher.members")) if members is None else members.shape[2]
+
+
 # Text -----------------------------------------------------------------------------------------------------------------
 
 
@@ -155,6 +169,16 @@ def _title(results: Results) -> str:
         f"{len(results.unit_name)} units, {len(results.image_sha256)} images; teacher of {said.get('teacher_parameters', 'unknown')} "
         f"parameters, students {_text(median(results.scores['compression']), 0)} times smaller (median)."
     )
+
+
+def _ensemble(results: Results) -> str:
+    """Nothing where the fit did not write it down."""
+    r2 = teacher_validation_r2(results)
+    if not r2:
+        return ""
+    if len(r2) == 1:
+        return f"Its one member: r2 {_text(r2[0], 3)} on validation images (mean over sessions)."
+    return f"Its {len(r2)} members: r2 {_text(r2[0], 3)} of one, {_text(r2[-1], 3)} of all on validation images (mean over sessions)."
 
 
 def _table(results: Results, columns: Mapping[str, Callable[[Mapping[str, float]], str]] | None = None) -> Table:

@@ -23,6 +23,7 @@ bootstraps = 20
 [teacher]
 members = 2
 epochs = 3
+least_steps = 1
 channels = 8
 trunk_channels = 8
 core_blocks = 1
@@ -104,7 +105,7 @@ def test_a_fit_killed_at_several_stages_and_resumed_ends_with_the_same_scores(do
     path = folder / "killed.nwb"
     shutil.copy(folder / "session.nwb", path)
     before = path.read_bytes()
-    stages = ("teacher_0.pt", "teacher_1.pt", "students_0.pt", "pruned_0.pt")
+    stages = ("teacher.pt", "students_0.pt", "pruned_0.pt")
     for number, awaited in enumerate(stages):
         words = [sys.executable, "-m", "nwb_compact.fit", path.name, "--config", "tiny.toml", *(["--resume"] if number else [])]
         process = subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE)
@@ -148,6 +149,7 @@ def test_show_prints_json_with_the_promised_names(done, folder):
     assert result.returncode == 0, result.stderr
     shown = json.loads(result.stdout)["runs"][0]
     assert {"run_id", "preset", "seed", "units", "median", "teacher_parameters", "compression"} <= set(shown)
+    assert shown["teacher_members"] == len(shown["teacher_validation_r2"])
     names = {"unit", "teacher_r2", "student_r2", "teacher_r2_er", "student_r2_er", "student_r2_er_ci", "reliability",
              "student_parameters", "student_filters", "student_bytes", "teacher_student_r2"}
     assert names <= set(shown["units"][0])

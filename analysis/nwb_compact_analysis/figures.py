@@ -136,7 +136,7 @@ def order_by_accuracy(results: Results) -> Integer[np.ndarray, "unit"]:
     --------
     >>> from nwb_compact.results import example_results
     >>> order_by_accuracy(example_results())
-    array([1, 0])
+    array([0, 1])
     """
     return np.argsort(-results.scores[_best_r2("student", results)], kind="stable")
 

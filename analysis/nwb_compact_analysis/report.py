@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact.results import Results, baselines_of
+from nwb_compact.results import Results, baselines_of, disagreement
 from nwb_compact.session import Session
 from nwb_compact_analysis import figures, unit_figures
 from nwb_compact_analysis.baseline_figures import models_figure
+from nwb_compact_analysis.ensemble_figures import has_members, members_figure
 from nwb_compact_analysis.measured import measured_means
 from nwb_compact_analysis.page import Picture, Section, render_page
 from nwb_compact_analysis.style import COLUMN_IN, PAGE_IN, chunks, styled
@@ -58,7 +59,7 @@ def write_report(results: Results, session: Session, source: str, folder: str | 
     >>> with TemporaryDirectory() as folder:
     ...     page = write_report(example_results(session), session, "session.nwb", Path(folder) / "report")
     ...     page.name, len(list(page.parent.glob("figure_*.png")))
-    ('index.html', 7)
+    ('index.html', 8)
     """
     folder = Path(folder)
     check_folder(folder, overwrite)
@@ -103,13 +104,14 @@ def draw_sections(results: Results, session: Session) -> list[Section]:
     >>> from nwb_compact.session import example_session
     >>> session = example_session()
     >>> [len(section.pictures) for section in draw_sections(example_results(session), session)]
-    [2, 1, 1, 1, 1, 1]
+    [2, 1, 1, 1, 1, 1, 1]
     """
     measured = measured_means(session, results)
     order = [int(unit) for unit in figures.order_by_accuracy(results)]
     return [
         _accuracy(results),
         *_baselines(results),
+        *_members(results, measured),
         _scores_by_unit(results, order),
         _consolidation(results),
         _fits(results, measured, order),
@@ -144,6 +146,21 @@ def _baselines(results: Results) -> list[Section]:
     return [Section("Beside baselines", text, (_saved("figure_2b_beside_baselines.png", alt, models_figure(results, DOTS_PER_INCH)),))]
 
 
+def _members(results: Results, measured: Float[np.ndarray, "image unit"]) -> list[Section]:
+    """Nothing where the run has one member, or kept only their average."""
+    if not has_members(results):
+        return []
+    text = (
+        "What averaging the teacher's members gains: squares are the average of the first 1, 2, ... of them, the dot at n is member n by "
+        "itself. r² on scored images is the median over the units of this run. Where r² on validation images is shown, it is what the fit "
+        "wrote down, a mean over all sessions it trained on, lent ones too; these images chose the epoch, so it is slightly high. The two "
+        "cannot be compared. The axes do not begin at 0."
+    )
+    alt = "r² of the average of the teacher's first members, against their number, and of each member."
+    picture = _saved("figure_2c_members.png", alt, members_figure(results, measured, DOTS_PER_INCH))
+    return [Section("Members of the teacher", text, (picture,))]
+
+
 def _scores_by_unit(results: Results, order: Sequence[int]) -> Section:
     corrected = np.isfinite(results.scores["student_r2_er"])
     text = "Noise-corrected r² of each unit, best first, with the student's 90 % interval. An arrow head marks a value beyond the axis."
@@ -174,6 +191,11 @@ def _fits(results: Results, measured: Float[np.ndarray, "image unit"], order: Se
         "The student's prediction against the repeat average, a point a scored image, in spikes in the counting window. Each unit has its "
         "own scale, the same on both axes; on the dashed line both agree. Best unit first; r² and noise-corrected r² (corr.) stand above."
     )
+    if disagreement(results, []) is not None:
+        text += (
+            " The bar on top left is how far the teacher's members disagree: one SD over members to either side, the median over scored "
+            "images. It bounds the model's uncertainty from below, since members can be wrong alike."
+        )
     parts = _parts("figure_5_predicted_against_measured", order, UNITS_A_FIGURE["fits"])
     return Section("Predicted against measured", text, tuple(_fits_picture(name, results, measured, part) for name, part in parts))
 

@@ -11,9 +11,9 @@ from jaxtyping import Float, Float32, Integer, UInt8
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from nwb_compact.results import Results
+from nwb_compact.results import Results, disagreement, median
 from nwb_compact.session import Pixels
-from nwb_compact_analysis.style import GREY, PAGE_IN, STUDENT, axes_or_new, short_label, styled
+from nwb_compact_analysis.style import GREY, PAGE_IN, STUDENT, TEACHER, axes_or_new, short_label, styled
 
 LARGEST_FILTERS = 24
 """Filters shown of a unit's first layer; 24 pictures of 5 x 5 pixels are what a 7 in page shows large enough to read."""
@@ -84,6 +84,8 @@ def plot_predicted_against_measured(results: Results, measured: Float[np.ndarray
     """One unit on the scored images: the student's prediction (across) against the repeat average (up), both in spikes a window.
 
     Both axes have the same scale and the dashed line is where they agree, so a wrong gain or offset, which r2 does not see, shows.
+    Where the run holds two members of the teacher or more, the bar on top left is their disagreement, one standard deviation to either
+    side, the median over scored images: a bar at every point cannot be read in a session of hundreds of images.
 
     Parameters
     ----------
@@ -112,6 +114,7 @@ def plot_predicted_against_measured(results: Results, measured: Float[np.ndarray
     high = 1.05 * max(predicted.max(initial=0), answer.max(initial=0)) or 1.0
     ax.plot([low, high], [low, high], color=GREY, linewidth=0.6, linestyle="--", zorder=1)
     ax.scatter(predicted, answer, s=3, color=STUDENT, alpha=0.35, linewidth=0, zorder=2)
+    _draw_disagreement(ax, results, unit, (low, high))
     ax.set(xlim=(low, high), ylim=(low, high), aspect="equal", xlabel="predicted", ylabel="measured")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=3))
@@ -191,6 +194,18 @@ def extreme_images(predicted: Float32[np.ndarray, "image"]) -> tuple[Integer[np.
 def _draw_image(ax: Axes, picture: UInt8[np.ndarray, "*image_shape"], left: float, top: float) -> None:
     extent = (left, left + 1, top + 1, top)
     ax.imshow(picture.squeeze(), extent=extent, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
+
+
+def _draw_disagreement(ax: Axes, results: Results, unit: int, limits: tuple[float, float]) -> None:
+    """In the teacher's colour, since it is the teacher's and not the student's."""
+    spread = disagreement(results, [unit])
+    if spread is None:
+        return
+    typical = median(spread[np.asarray(results.side) == "scored", 0])
+    low, high = limits
+    if np.isfinite(typical):
+        start, level = low + 0.05 * (high - low), low + 0.95 * (high - low)
+        ax.plot([start, start + 2 * typical], [level, level], color=TEACHER, linewidth=1.0, marker="|", markersize=3.5, zorder=3)
 
 
 def _r2_text(results: Results, unit: int) -> str:

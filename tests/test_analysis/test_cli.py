@@ -34,7 +34,7 @@ def test_the_last_run_is_reported_beside_the_file(fitted):
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[0].startswith("run second: On 12 scored images the students predict 2 of 2 units with a median r²")
     assert done.output.splitlines()[1:] == [f"report: {page}"]
-    assert page.read_text(encoding="utf-8").count("<img ") == 7
+    assert page.read_text(encoding="utf-8").count("<img ") == 8
 
 
 def test_a_run_can_be_named(fitted, tmp_path):

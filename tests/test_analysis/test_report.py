@@ -1,3 +1,4 @@
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -15,6 +16,7 @@ def names(folder) -> list[str]:
 FIGURES = [
     "figure_1_teacher_against_student.png",
     "figure_2_accuracy_against_parameters.png",
+    "figure_2c_members.png",
     "figure_3_scores_by_unit.png",
     "figure_4_filters_per_layer.png",
     "figure_5_predicted_against_measured.png",
@@ -40,6 +42,23 @@ def test_a_run_with_baselines_has_a_section_of_its_own_that_says_what_they_are(m
     html = page.read_text(encoding="utf-8")
     assert "<h2>Beside baselines</h2>" in html
     assert "(ridge: made-up ridge; ln: made-up ln)" in html
+
+
+@pytest.mark.parametrize("n_members", [0, 1])
+def test_a_run_that_holds_no_ensemble_says_nothing_of_members(n_members, make_fit, tmp_path):
+    results, session = make_fit(3)
+    members = results.teacher_member_prediction[:, :, :n_members] if n_members else None
+    page = write_report(replace(results, teacher_member_prediction=members), session, "a.nwb", tmp_path)
+    assert names(tmp_path) == sorted({*FIGURES, "index.html"} - {"figure_2c_members.png"})
+    html = page.read_text(encoding="utf-8")
+    assert "Members of the teacher" not in html
+    assert "disagree" not in html
+
+
+def test_of_an_ensemble_the_page_tells_what_averaging_gains_and_how_far_members_disagree(make_fit, tmp_path):
+    html = write_report(*make_fit(3), "a.nwb", tmp_path).read_text(encoding="utf-8")
+    assert "<h2>Members of the teacher</h2>" in html
+    assert "how far the teacher&#x27;s members disagree: one SD over members to either side" in html
 
 
 def test_without_pixels_there_is_a_note_in_place_of_pictures(make_fit, tmp_path):
@@ -69,7 +88,7 @@ def test_small_grey_and_average_only_sessions_are_drawn_at_print_size(fit, make_
 
 def test_names_that_a_font_or_mathtext_would_trip_over_are_drawn(make_fit):
     sections = draw_sections(*make_fit(3, names=("$a_{", "单元\n1", "a very long name " * 9)))
-    assert len(sections) == 6
+    assert len(sections) == 7
 
 
 @pytest.mark.parametrize("n_units", [1, 30])

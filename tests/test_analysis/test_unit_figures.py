@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -33,6 +35,29 @@ def test_predicted_against_measured_shows_scored_images_on_equal_axes(make_fit, 
     assert ax.get_xlim() == ax.get_ylim()
     r2, corrected = results.scores["student_r2"][1], results.scores["student_r2_er"][1]
     assert ax.get_title(loc="left") == f"unit-2\nr² {r2:.2f}, corr. {corrected:.2f}"
+
+
+def test_the_bar_is_the_median_disagreement_of_the_members_to_either_side(make_fit, close_figures):
+    results, session = make_fit(3, 40)
+    ax = unit_figures.plot_predicted_against_measured(results, measured_means(session, results), 1)
+    left, right = ax.lines[1].get_xdata()
+    scored = np.asarray(results.side) == "scored"
+    spread = [np.std(answers, ddof=1) for answers in results.teacher_member_prediction[scored, 1].astype(float)]
+    assert (right - left) / 2 == pytest.approx(np.median(spread), rel=1e-4)
+    (low, high), level = ax.get_ylim(), ax.lines[1].get_ydata()
+    assert level == pytest.approx(low + 0.95 * (high - low))
+
+
+@pytest.mark.parametrize("change", ["none stored", "one member", "no number"])
+def test_there_is_no_bar_where_disagreement_is_not_known(change, make_fit, close_figures):
+    results, session = make_fit(2)
+    members = {
+        "none stored": None,
+        "one member": results.teacher_member_prediction[:, :, :1],
+        "no number": np.full_like(results.teacher_member_prediction, np.nan),
+    }[change]
+    known = replace(results, teacher_member_prediction=members)
+    assert len(unit_figures.plot_predicted_against_measured(known, measured_means(session, results), 0).lines) == 1
 
 
 def test_a_unit_that_was_never_measured_gives_an_empty_panel(make_fit, close_figures):

@@ -3,7 +3,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nwb_compact.results import MODEL_SCORES, SCORE_COLUMNS, SIDES, baselines_of, example_results, median, score_columns
+from nwb_compact.results import (
+    MODEL_SCORES,
+    SCORE_COLUMNS,
+    SIDES,
+    baselines_of,
+    disagreement,
+    example_results,
+    median,
+    score_columns,
+    teacher_validation_r2,
+)
 from nwb_compact.session import example_session
 
 
@@ -51,3 +61,35 @@ def test_median_ignores_units_without_a_value():
     assert median(np.array([np.nan, 3.0, 1.0, 2.0])) == 2.0
     assert np.isnan(median(np.array([np.nan])))
     assert np.isnan(median(np.zeros(0)))
+
+
+def test_disagreement_is_the_standard_deviation_over_members_of_each_unit_and_image():
+    results = example_results()
+    members = np.random.default_rng(1).normal(size=(6, 2, 4)).astype(np.float32)
+    found = disagreement(replace(results, teacher_member_prediction=members))
+    deviation = members - members.mean(axis=2, keepdims=True)
+    np.testing.assert_allclose(found, np.sqrt((deviation**2).sum(axis=2) / 3), rtol=1e-5)
+    np.testing.assert_array_equal(disagreement(replace(results, teacher_member_prediction=members), [1]), found[:, [1]])
+
+
+def test_members_that_agree_do_so_exactly_and_one_that_gives_no_number_bounds_nothing():
+    members = np.ones((6, 2, 3), np.float32)
+    members[0, 0, 1], members[1, 0] = np.nan, np.inf
+    found = disagreement(replace(example_results(), teacher_member_prediction=members))
+    assert found[:, 0].tolist() == [np.inf, np.inf, 0, 0, 0, 0]
+    assert found[:, 1].tolist() == [0] * 6
+
+
+@pytest.mark.parametrize("members", [None, np.ones((6, 2, 1), np.float32)])
+def test_disagreement_of_less_than_two_members_is_not_known(members):
+    assert disagreement(replace(example_results(), teacher_member_prediction=members)) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("0.4641 0.4831", (0.4641, 0.4831)), ("0.5000", (0.5,)), ("", ()), ("not recorded", ()), ("0.4 nan", ()), (None, ())],
+)
+def test_validation_scores_are_read_as_they_were_written(written, read):
+    results = replace(example_results(), provenance={} if written is None else {"teacher_member_validation_r2": written})
+    assert teacher_validation_r2(results, "teacher_member") == read
+    assert teacher_validation_r2(results) == ()

@@ -52,7 +52,9 @@ def test_json_holds_every_run_and_unit(file_path: Path, results: Results) -> Non
     assert list(shown) == ["version", "runs"]
     assert shown["version"] == 1
     first, second = shown["runs"]
-    assert list(first) == ["run_id", "preset", "seed", "units", "median", "teacher_parameters", "compression"]
+    names = ["run_id", "preset", "seed", "units", "median", "teacher_parameters", "compression", "teacher_members", "teacher_validation_r2"]
+    assert list(first) == names
+    assert (first["teacher_members"], first["teacher_validation_r2"]) == (3, [0.41, 0.43, 0.44])
     assert (first["run_id"], first["preset"], first["seed"], first["teacher_parameters"]) == ("example", "quick", 0, 1000)
     assert first["compression"] == 15.0
     assert [list(unit) for unit in first["units"]] == [UNIT_KEYS] * 3
@@ -110,6 +112,31 @@ def test_text_is_readable_at_100_columns_when_piped(file_path: Path) -> None:
     assert "over the 12 scored images, none of which is among the 8 that fitted or the 4 that decided when to stop" in said
     assert "unit-1: averages only: [no] noise ceiling unit-3: no student" in said
     assert "Run second" not in said
+
+
+# The ensemble ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("0.4644 0.4801 0.4871", "Its 3 members: r2 0.464 of one, 0.487 of all on validation images (mean over sessions)."),
+        ("0.4644", "Its one member: r2 0.464 on validation images (mean over sessions)."),
+    ],
+)
+def test_one_line_says_what_the_members_are_worth_together(written: str, said: str, results: Results) -> None:
+    output = io.StringIO()
+    run = replace(results, provenance={"seed": "7", "teacher_validation_r2": written})
+    print_run(run, Console(width=100, file=output))
+    assert said in output.getvalue().splitlines()
+
+
+def test_a_run_of_an_earlier_version_says_of_its_members_what_it_knows(results: Results) -> None:
+    earlier = replace(results, teacher_member_prediction=None, provenance={"setting.teacher.members": "4"})
+    unknown = replace(earlier, provenance={})
+    shown = [(run["teacher_members"], run["teacher_validation_r2"]) for run in as_object([earlier, unknown])["runs"]]
+    assert shown == [(4, []), (None, [])]
+    output = io.StringIO()
+    print_run(earlier, Console(width=100, file=output))
+    assert "member" not in output.getvalue()
 
 
 # Baselines ------------------------------------------------------------------------------------------------------------
