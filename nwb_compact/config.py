@@ -165,7 +165,7 @@ class Fit(Stage):
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "quick": {
-        "teacher": {"members": 2, "epochs": 10, "least_steps": 300, "channels": 64, "core_blocks": 1},
+        "teacher": {"members": 2, "epochs": 10, "least_steps": 150, "channels": 64, "core_blocks": 1},
         "distill": {"images_seen": 8_000, "views": 2},
         "prune": {"images_seen": 3_000, "images": 300},
         "student": {"early_filters": (24, 32)},
