@@ -33,7 +33,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from nwb_compact.config import configure
-from nwb_compact.fit import read_sessions
+from nwb_compact.fit_data import read_sessions
 
 HERE = Path(__file__).resolve().parent
 OURS = {

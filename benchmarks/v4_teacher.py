@@ -23,7 +23,7 @@ from peak_memory import peak_mib
 from nwb_compact.backbones import Backbone, frozen_backbone
 from nwb_compact.config import Fit, configure
 from nwb_compact.feature_cache import cached_features, default_cache_folder
-from nwb_compact.fit import SessionData, read_sessions, teacher_sessions
+from nwb_compact.fit_data import SessionData, read_sessions, teacher_sessions
 from nwb_compact.memory import keep_freed_memory
 from nwb_compact.nwb_session import open_session, write_session
 from nwb_compact.progress import stage

@@ -1,0 +1,125 @@
+"""What a fit may see: sessions with the side of every image, the images students learn from, and what the teacher is told.
+
+An image that is scored anywhere is in nothing that any model learns from, by hash and by sight.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from nwb_compact.config import Fit
+from nwb_compact.errors import NwbCompactError
+from nwb_compact.images import as_rgb, read_images, same_picture
+from nwb_compact.nwb_session import open_session
+from nwb_compact.responses import Responses, responses_of
+from nwb_compact.session import image_sha256
+from nwb_compact.split import split_images
+from nwb_compact.teacher import TeacherSession
+
+
+@dataclass(frozen=True, eq=False)
+class SessionData:
+    """What fitting needs of one file."""
+
+    file_path: Path
+    responses: Responses
+    images: UInt8[np.ndarray, "image 112 112 3"]
+    sides: tuple[str, ...]
+    """One of `results.SIDES` for each image; a file that is not fitted has no `scored` image."""
+
+    def rows(self, *sides: str) -> np.ndarray:
+        """Images that fall on one of the sides."""
+        return np.flatnonzero(np.isin(self.sides, sides))
+
+
+def read_sessions(fitted: Sequence[Path], lent: Sequence[Path], settings: Fit) -> tuple[SessionData, ...]:
+    """Sessions with the side of every image, fitted files first.
+
+    A lent image that looks like a scored one (another size, saved again, grey) is not used either, although its hash differs.
+
+    Raises
+    ------
+    NwbCompactError
+        If a file has no pixels or no responses, or a split leaves a side empty.
+    """
+    read = []
+    for file_path in (*fitted, *lent):
+        with open_session(file_path) as session:
+            if session.images.pixels is None:
+                next_step = "convert the session with its images"
+                raise NwbCompactError(file_path, found="hashes instead of images", expected="pixels to fit on", next_step=next_step)
+            read.append((file_path, responses_of(session), as_rgb(session.images.pixels)))
+    responses = [what for _, what, _ in read]
+    sides_fitted, sides_lent = split_images(responses[: len(fitted)], responses[len(fitted) :], settings.split, seed=settings.seed)
+    sessions = [SessionData(*what, side) for what, side in zip(read, (*sides_fitted, *sides_lent), strict=True)]
+    scored = scored_pixels(sessions)
+    return (*sessions[: len(fitted)], *(_without(session, scored) for session in sessions[len(fitted) :]))
+
+
+def scored_pixels(sessions: Sequence[SessionData]) -> UInt8[np.ndarray, "scored 112 112 3"]:
+    """Every scored image."""
+    return np.concatenate([session.images[session.rows("scored")] for session in sessions])
+
+
+def lesson_images(sessions: Sequence[SessionData], places: Sequence[Path]) -> UInt8[np.ndarray, "lesson 112 112 3"]:
+    """What students may learn from: images of the fitting side of every session and the user's own, each once, none that is scored.
+
+    Parameters
+    ----------
+    sessions
+        From `read_sessions`.
+    places
+        Folders, zips and session files of further images.
+
+    Raises
+    ------
+    NwbCompactError
+        If a place cannot be read.
+    """
+    scored = scored_pixels(sessions)
+    own = [session.images[session.rows("fit", "validation")] for session in sessions]
+    further = [images[~same_picture(images, scored)] for images in map(_images_at, places)]
+    everything = np.concatenate([*own, *further])
+    first = {image_sha256(image): row for row, image in reversed(list(enumerate(everything)))}
+    return everything[sorted(first.values())]
+
+
+def teacher_sessions(sessions: Sequence[SessionData], n_fitted: int, seen: Sequence[np.ndarray]) -> tuple[TeacherSession, ...]:
+    """What the teacher may know of each session: it never holds a response that it may not see.
+
+    Parameters
+    ----------
+    sessions
+        From `read_sessions`.
+    n_fitted
+        How many are fitted; the others are lent.
+    seen
+        Features or images of each session.
+    """
+    known = [np.full_like(session.responses.mean, np.nan) for session in sessions]
+    for mean, session in zip(known, sessions, strict=True):
+        learned_from = session.rows("fit", "validation")
+        mean[learned_from] = session.responses.mean[learned_from]
+    return tuple(
+        TeacherSession(
+            inputs, mean, session.rows("fit"), session.rows("validation"), session.responses.n_repeats, is_lent=place >= n_fitted
+        )
+        for place, (session, inputs, mean) in enumerate(zip(sessions, seen, known, strict=True))
+    )
+
+
+def _without(session: SessionData, scored: UInt8[np.ndarray, "scored 112 112 3"]) -> SessionData:
+    alike = same_picture(session.images, scored)
+    return replace(session, sides=tuple("unused" if same else side for side, same in zip(session.sides, alike, strict=True)))
+
+
+def _images_at(place: Path) -> UInt8[np.ndarray, "image 112 112 3"]:
+    if place.suffix.lower() != ".nwb":
+        return read_images(place)
+    with open_session(place) as session:
+        if session.images.pixels is None:
+            raise NwbCompactError(place, found="hashes instead of images", expected="a session with pixels", next_step="name another file")
+        return as_rgb(session.images.pixels)
