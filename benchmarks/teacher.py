@@ -37,9 +37,9 @@ from nwb_compact.fit_data import read_sessions
 
 HERE = Path(__file__).resolve().parent
 OURS = {
-    1: {"members": 1, "epochs": 7, "least_steps": 1},
-    5: {"members": 5, "epochs": 14, "least_steps": 1},
-    20: {"members": 8, "epochs": 30, "least_steps": 1},
+    1: {"members": 1, "epochs": 7, "least_steps": 1, "weight_decay": [0.1]},
+    5: {"members": 5, "epochs": 14, "least_steps": 1, "weight_decay": [0.1]},
+    20: {"members": 8, "epochs": 30, "least_steps": 1, "weight_decay": [0.1]},
 }
 """Minutes: settings of `config.Teacher`, over the standard ones. `seed` is the fit's."""
 OURS_CONV = {

@@ -21,7 +21,13 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from peak_memory import peak_mib
+
+from nwb_compact.config import Teacher
+from nwb_compact.ensemble import BLOCK_KERNEL
+from nwb_compact.memory import keep_freed_memory
+from nwb_compact.teacher import TeacherSession, fit_teacher
 
 IMAGES, UNITS, MAP = 1200, 40, (232, 10, 10)
 VALIDATION_SHARE = 0.15
@@ -47,7 +53,8 @@ def main() -> None:
     for sessions in asked.sessions:
         for members in asked.members:
             cells[sessions, members] = told = in_a_process(sessions, members)
-            print(f"{sessions} sessions, {members} members: {told['epoch_s']:.2f} s an epoch, {told['peak_mib']:.0f} MiB", flush=True)
+            print(f"{sessions} sessions, {members} members: {told['epoch_s']:.2f} s an epoch, {told['peak_mib']:.0f} MiB, "
+                  f"{told['member_images_a_s']:.0f} members x images / s, {told['share_of_matmul']:.0%} of the matmul rate", flush=True)
     table("seconds an epoch", asked, lambda n, m: f"{cells[n, m]['epoch_s']:8.2f}")
     table("peak memory, MiB", asked, lambda n, m: f"{cells[n, m]['peak_mib']:8.0f}")
     fewest, alone = min(asked.sessions), min(asked.members)
@@ -84,12 +91,6 @@ def in_a_process(sessions: int, members: int) -> dict[str, float]:
 
 def measure(n_sessions: int, members: int, asked: argparse.Namespace) -> dict[str, float]:
     """Seconds of an epoch and the most memory of one cell, in this process."""
-    import torch
-
-    from nwb_compact.config import Teacher
-    from nwb_compact.memory import keep_freed_memory
-    from nwb_compact.teacher import TeacherSession, fit_teacher
-
     torch.set_num_threads(asked.threads)
     keep_freed_memory()
     rng = np.random.default_rng(0)
@@ -106,10 +107,33 @@ def measure(n_sessions: int, members: int, asked: argparse.Namespace) -> dict[st
         fit_teacher(sessions, settings, seed=0, device=asked.device)
         return time.perf_counter() - begin
 
+    rate = matmul_rate(asked.device)
     seconds(1)  # the first compiles, and takes memory from the system
     short = seconds(1)
     epoch_s = (seconds(1 + asked.epochs) - short) / asked.epochs
-    return {"epoch_s": epoch_s, "peak_mib": peak_mib(), "standard_epochs": Teacher().epochs}
+    settings = Teacher(**asked.changes)
+    member_images = members * n_sessions * (IMAGES - held) / epoch_s
+    return {"epoch_s": epoch_s, "peak_mib": peak_mib(), "standard_epochs": settings.epochs, "member_images_a_s": member_images,
+            "share_of_matmul": member_images * 3 * products(settings) / rate}
+
+
+def products(settings: Teacher) -> float:
+    """Operations of a member's answer to one image, multiplications and additions counted each; a training step takes about three times."""
+    channels, rows, columns = MAP
+    block = settings.channels**2 + settings.channels * BLOCK_KERNEL**2
+    return 2 * rows * columns * (channels * settings.channels + settings.core_blocks * block + settings.channels * UNITS)
+
+
+def matmul_rate(device: str) -> float:
+    """Operations a second of a large matrix product, in the precision that training uses."""
+    n, dtype = (8192, torch.bfloat16) if device == "cuda" else (2048, torch.float32)
+    one, other = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    seconds = []
+    for _ in range(6):
+        begin = time.perf_counter()
+        float((one @ other)[0, 0])  # waits for the device
+        seconds.append(time.perf_counter() - begin)
+    return 2 * n**3 / min(seconds)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from nwb_compact.nwb_session import open_session, write_session
 from nwb_compact.progress import stage
 from nwb_compact.reliability import repeat_statistics
 from nwb_compact.scores import r2, r2_er, r2_er_interval
-from nwb_compact.teacher import fit_teacher, n_epochs
+from nwb_compact.teacher import all_epochs, fit_teacher
 
 BACKBONE = "torch:efficientnet_lite0:features"
 BOOTSTRAPS = 2000
@@ -43,12 +43,15 @@ def main() -> None:
     parser.add_argument("--train", nargs="*", default=[])
     parser.add_argument("--folds", type=int, default=0)
     parser.add_argument("--backbone", default=BACKBONE)
+    parser.add_argument("--layer", default="auto")
     parser.add_argument("--teacher", type=json.loads, default={}, help="settings of the teacher, as JSON")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     keep_freed_memory()
     sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
-    backbone = frozen_backbone(asked.backbone)
+    backbone = frozen_backbone(asked.backbone, asked.layer)
+    if backbone is not None and backbone.layer is None:
+        parser.error(f"--backbone {asked.backbone} has several layers: name one with --layer")
     lent = [asked.folder / f"{name}.nwb" for name in asked.train]
     fitted = asked.folder / f"{asked.fitted}.nwb"
     changes = {"seed": asked.seed, "teacher": asked.teacher}
@@ -58,7 +61,7 @@ def main() -> None:
         halves(fitted, lent, backbone, configure(changes=changes))
 
 
-def halves(fitted: Path, lent: list[Path], backbone: Backbone, settings: Fit) -> None:
+def halves(fitted: Path, lent: list[Path], backbone: Backbone | None, settings: Fit) -> None:
     """The study's split: r2 of the average of the first 1, 2, ... members."""
     sessions, predicted, validation, seconds = trained(fitted, lent, backbone, settings)
     scored = sessions[0].rows("scored")
@@ -70,7 +73,7 @@ def halves(fitted: Path, lent: list[Path], backbone: Backbone, settings: Fit) ->
         print(f"{n:7d}  {validated:13.4f}  {np.median(score):17.3f}  {score.mean():.3f}", flush=True)
 
 
-def five_fold(fitted: Path, lent: list[Path], backbone: Backbone, changes: dict, folds: int) -> None:
+def five_fold(fitted: Path, lent: list[Path], backbone: Backbone | None, changes: dict, folds: int) -> None:
     """Every image scored once, by identity; r2_ER and its intervals."""
     by_fold = []
     for fold in range(folds):
@@ -95,14 +98,15 @@ def five_fold(fitted: Path, lent: list[Path], backbone: Backbone, changes: dict,
 
 
 def trained(
-    fitted: Path, lent: list[Path], backbone: Backbone, settings: Fit
+    fitted: Path, lent: list[Path], backbone: Backbone | None, settings: Fit
 ) -> tuple[tuple[SessionData, ...], np.ndarray, tuple[float, ...], float]:
     """Sessions, predictions (member image unit) for the fitted one, validation r2 against members, seconds of the training."""
     sessions = read_sessions([fitted], lent, settings)
-    seen = [cached_features(backbone, session.images, default_cache_folder(), name=session.file_path.stem) for session in sessions]
+    seen = [session.images if backbone is None else cached_features(backbone, session.images, default_cache_folder(), name="features")
+            for session in sessions]
     training = teacher_sessions(sessions, 1, seen)
     begin = time.monotonic()
-    with stage("teacher", sum(n_epochs(training, settings.teacher))) as advance:
+    with stage("teacher", all_epochs(training, settings.teacher)) as advance:
         teacher = fit_teacher(training, settings.teacher, seed=settings.seed, advance=advance)
     return sessions, teacher.predict_members(seen[0], 0), teacher.validation_r2, time.monotonic() - begin
 

@@ -21,6 +21,7 @@ from jaxtyping import Float16, UInt8
 from torch import Tensor, nn
 
 from nwb_compact.errors import NwbCompactError, nearest
+from nwb_compact.out_of_memory import is_out_of_memory
 from nwb_compact.progress import Advance, silent
 from nwb_compact.streaming import on_device
 from nwb_compact.vone import VOne
@@ -155,6 +156,9 @@ def as_half(maps: Tensor) -> Tensor:
         If one of them is beyond what float16 holds.
     """
     half = maps.half()
+    if torch.isnan(half).any():
+        next_step = "look for a division by zero, or weights that were never loaded"
+        raise NwbCompactError("--backbone", found="features that are no numbers", expected="numbers", next_step=next_step)
     if not torch.isfinite(half).all():
         next_step = "scale the features in the factory's module"
         raise NwbCompactError("--backbone", found="features that overflow float16", expected="values within 65,504", next_step=next_step)
@@ -223,6 +227,9 @@ def _one_batch(network: nn.Module, batch: UInt8[np.ndarray, "image height width 
         with torch.inference_mode():
             answer = network(as_tensor(batch, device))
     except Exception as error:  # the network is the user's code, too
+        if is_out_of_memory(error):
+            found, next_step = f"too little memory for {len(batch)} images", "choose another --backbone, or --device cpu"
+            raise NwbCompactError("--backbone", found=found, expected="room for them", next_step=next_step) from error
         found = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         expected = f"a network that takes images of {batch.shape[1]} x {batch.shape[2]} px"
         raise NwbCompactError("--backbone", found=found, expected=expected, next_step="resize inside the factory's module") from error

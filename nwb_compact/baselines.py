@@ -6,21 +6,21 @@ image) is predicted by its mean, which explains nothing; the scores say why.
 """
 
 from collections.abc import Callable, Iterator
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Integer, UInt8
+from jaxtyping import Float, Float32, Float64, Integer, UInt8
 from scipy.optimize import least_squares
 from torch import Tensor
 
 from nwb_compact import config
 from nwb_compact.backbones import as_tensor, to_device
 from nwb_compact.bank import Bank, BankShape
-from nwb_compact.distill import BATCH_PREDICT, READOUT_RATE
+from nwb_compact.distill import READOUT_RATE, standardised_answers
 from nwb_compact.progress import Advance, silent
+from nwb_compact.reliability import mean_of_known, varies
 from nwb_compact.ridge import ridge_predictions
 from nwb_compact.training import Batch, Plan, Task, derived_seed, train
 
@@ -89,7 +89,7 @@ def linear_nonlinear(
         left_out = part_of_image == part
         filtered = ridge_predictions(pixels, mean, fit_images[~left_out], validation_images).prediction
         unseen[left_out] = filtered[fit_images[left_out]]
-    for unit, fitted in enumerate(_varies(mean[fit_images])):
+    for unit, fitted in enumerate(varies(mean[fit_images])):
         known = np.isfinite(mean[fit_images, unit])
         if fitted and known.sum() >= FEWEST_FOR_OUTPUT:
             output = output_nonlinearity(unseen[known, unit], mean[fit_images[known], unit])
@@ -128,8 +128,8 @@ def direct(
     (30, 2)
     """
     both = mean[np.concatenate([fit_images, validation_images])]
-    fitted = _varies(mean[fit_images])
-    offset, scale = _mean_of_known(mean[fit_images]), np.ones(mean.shape[1])
+    fitted = varies(mean[fit_images])
+    offset, scale = np.nan_to_num(mean_of_known(mean[fit_images])), np.ones(mean.shape[1])
     scale[fitted] = np.nanstd(mean[fit_images][:, fitted], axis=0)
     target = np.where(fitted, (mean - offset) / scale, np.nan).astype(np.float32)
     torch.manual_seed(derived_seed(seed, "weights"))
@@ -145,22 +145,22 @@ def direct(
         for rows in np.array_split(order, max(1, round(len(order) / settings.batch_images))):
             yield rows, shifted(images[rows], settings.shift_px, rng)
 
-    def loss(batch: Batch) -> Tensor:
-        rows, views, *share = batch  # a batch that was cut for want of memory comes with its share of the whole
+    def loss(part: Batch) -> Tensor:
+        rows, views, share = part
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
             predicted = bank(as_tensor(views, device))
-        return error(predicted, rows) * prod(share)
+        return share * error(predicted, rows)
 
     def validate() -> float:
-        return -float(error(torch.from_numpy(_answers(bank, images[validation_images], device)).to(device), validation_images))
+        return -float(error(torch.from_numpy(standardised_answers(bank, images[validation_images], device)).to(device), validation_images))
 
     if fitted.any():
         others = [parameter for parameter in bank.parameters() if parameter is not bank.readout]
         groups: list[dict[str, Any]] = [{"params": others}, {"params": [bank.readout], "learning_rate_factor": READOUT_RATE}]
         task = Task(bank, groups, batches, loss, validate=validate)
         train(task, Plan(settings.epochs, settings.learning_rate), seed=seed, checkpoint=checkpoint, advance=advance)
-    prediction = _answers(bank, images, device) * scale + offset
-    return np.where(fitted, prediction, _mean_of_known(both)).astype(np.float32)
+    prediction = standardised_answers(bank, images, device) * scale + offset
+    return np.where(fitted, prediction, np.nan_to_num(mean_of_known(both))).astype(np.float32)
 
 
 def meanings(settings: config.Fit) -> dict[str, str]:
@@ -241,21 +241,3 @@ def shifted(
     padded = np.pad(images, ((0, 0), (most_px, most_px), (most_px, most_px), (0, 0)), mode="reflect")
     corners = rng.integers(0, 2 * most_px + 1, (len(images), 2))
     return np.stack([image[row : row + height, column : column + width] for image, (row, column) in zip(padded, corners, strict=True)])
-
-
-def _answers(bank: Bank, images: UInt8[np.ndarray, "image 112 112 3"], device: str) -> Float32[np.ndarray, "image unit"]:
-    bank.eval()
-    with torch.inference_mode():
-        steps = range(0, len(images), BATCH_PREDICT)
-        return np.concatenate([bank(as_tensor(images[start : start + BATCH_PREDICT], device)).float().cpu().numpy() for start in steps])
-
-
-def _varies(answer: Float[np.ndarray, "image unit"]) -> Bool[np.ndarray, "unit"]:
-    known = np.isfinite(answer)
-    highest = np.where(known, answer, -np.inf).max(axis=0, initial=-np.inf)
-    return highest - np.where(known, answer, np.inf).min(axis=0, initial=np.inf) > 1e-9
-
-
-def _mean_of_known(answer: Float[np.ndarray, "image unit"]) -> Float64[np.ndarray, "unit"]:
-    known = np.isfinite(answer)
-    return np.where(known, answer, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)

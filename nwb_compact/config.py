@@ -36,7 +36,7 @@ class Split(Stage):
 
 
 class Teacher(Stage):
-    """The accurate model: an ensemble over a backbone, one shared core, one factorised readout a unit (see docs/methods.md)."""
+    """The accurate model: an ensemble over a backbone, one shared core, one readout a unit (see docs/methods.md)."""
 
     backbone: str = "conv"
     """`conv`: trained from scratch on the session. Frozen: `vone` (Gabor filters), `hf:FOLDER` or `hf:OWNER/MODEL` (a network of
@@ -60,7 +60,7 @@ class Teacher(Stage):
     """mse: mean squared error of z-scored repeat averages, as the study. poisson: negative log-likelihood of counts."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Share of backbone channels left out at random, for each image, in a training step."""
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(30, ge=1)
     """Passes over the images; the epoch with the best validation score is kept."""
     least_steps: int = Field(1000, ge=1)
     """Steps of a training at least: few images are passed over more often than `epochs` says."""
@@ -68,9 +68,9 @@ class Teacher(Stage):
     """AdamW step size at the start, decayed along a cosine. 3e-3 needs twice the epochs (docs/measured.md)."""
     weight_decay: tuple[Annotated[float, Field(ge=0)], ...] = Field((0.1,), min_length=1)
     """AdamW weight decay of all but the spatial readout, which has its own (see docs/methods.md). Of several, the one is taken with
-    which a single member predicts validation images best after `pilot_epochs`."""
-    pilot_epochs: int = Field(6, ge=1)
-    """Passes over the images with each of several values of `weight_decay`."""
+    which a single member predicts validation images best in a shorter training."""
+    pilot_share: float = Field(0.3, gt=0, le=1)
+    """Length of that shorter training over that of the ensemble."""
     batch_images: int = Field(64, ge=2)
     """Images a step; 64 as the study."""
     resample_sessions: bool = True
@@ -147,7 +147,7 @@ class Fit(Stage):
 
     preset: str = "standard"
     seed: int = Field(0, ge=0)
-    """Everything random derives from it: same seed, same machine, same bytes of scores."""
+    """Everything random derives from it: same seed, same machine, same bytes of scores (on a GPU to the rounding of its sums)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
     split: Split = Split()

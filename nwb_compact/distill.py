@@ -18,7 +18,9 @@ from nwb_compact import config
 from nwb_compact.backbones import as_tensor, to_device
 from nwb_compact.bank import Bank
 from nwb_compact.images import view
+from nwb_compact.out_of_memory import in_halves
 from nwb_compact.progress import Advance, silent
+from nwb_compact.streaming import on_device
 from nwb_compact.student import KERNEL_PX
 from nwb_compact.training import Batch, Plan, Task, derived_seed, train
 
@@ -132,11 +134,20 @@ def answers_of(
     bank: Bank, taught: Lessons, images: UInt8[np.ndarray, "image 112 112 3"], device: str = "cpu"
 ) -> Float32[np.ndarray, "image unit"]:
     """Expected counts of all students of a bank on each image."""
+    return standardised_answers(bank, images, device) * taught.scale + taught.offset
+
+
+def standardised_answers(
+    bank: Bank, images: UInt8[np.ndarray, "image 112 112 3"], device: str = "cpu"
+) -> Float32[np.ndarray, "image unit"]:
+    """What a bank answers to each image, in the units it was trained on."""
     bank.eval()
+    answers = []
     with torch.inference_mode():
-        steps = range(0, len(images), BATCH_PREDICT)
-        z = np.concatenate([bank(as_tensor(images[start : start + BATCH_PREDICT], device)).float().cpu().numpy() for start in steps])
-    return z * taught.scale + taught.offset
+        for start in range(0, len(images), BATCH_PREDICT):
+            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH_PREDICT]))
+            answers.append(in_halves(lambda some: bank(on_device(some, device)).float().cpu(), batch, dim=0).numpy())
+    return np.concatenate(answers)
 
 
 def smooth_kernels(bank: Bank, sigma_px: float) -> None:

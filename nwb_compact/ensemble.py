@@ -5,12 +5,12 @@ meet: convolutions are grouped by member. How many members a call computes is th
 a GPU is filled by all at once, while a CPU is fastest with one after the other, whose maps stay in its cache (docs/measured.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+import torch._dynamo
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -73,12 +73,19 @@ class Ensemble(nn.Module):
         self.leave_norm = _Norm(width, len(draw))
         self.readouts = nn.ModuleList(READOUTS[settings.readout](n, width, rows, columns, draw) for n in n_units)
 
-    def standardise_by(self, maps: Float[np.ndarray, "image channel row column"]) -> None:
-        """Take mean and SD of each channel of a frozen backbone from some of its maps; images have fixed ones."""
-        values = torch.from_numpy(maps).double()
-        sd = values.std(dim=(0, 2, 3))[:, None, None]
-        self.input_mean.copy_(values.mean(dim=(0, 2, 3))[:, None, None])
-        self.input_sd.copy_(torch.where(sd > SMALLEST_SD, sd, 1.0))
+    def standardise_by(self, some: Iterable[np.ndarray]) -> None:
+        """Take mean and SD of each channel of a frozen backbone from some maps of each session (image channel row column), one session
+        in memory at a time; images have fixed ones.
+        """
+        axes, n, total, squares = (0, 2, 3), 0, np.zeros(1), np.zeros(1)
+        for maps in some:
+            n = n + maps[:, 0].size
+            total = total + maps.sum(axis=axes, dtype=np.float64)
+            squares = squares + np.square(maps, dtype=np.float32).sum(axis=axes, dtype=np.float64)
+        mean = total / max(n, 1)
+        sd = np.sqrt(np.maximum(squares / max(n, 1) - mean**2, 0))
+        self.input_mean.copy_(torch.from_numpy(mean)[:, None, None])
+        self.input_sd.copy_(torch.from_numpy(np.where(sd > SMALLEST_SD, sd, 1))[:, None, None])
 
     def standardised(self, inputs: Tensor) -> Tensor:
         """Inputs as `forward` takes them, once for all members."""
@@ -96,7 +103,8 @@ class Ensemble(nn.Module):
         if noise is not None and self.dropout > 0:
             channels = x.shape[1] if self.trunk is None else x.shape[1] // n
             kept = torch.cat([torch.rand(len(x), channels, 1, 1, generator=own, device=own.device) >= self.dropout for own in noise], 1)
-            x = (x if self.trunk is not None else x.repeat(1, n, 1, 1)) * (kept / (1 - self.dropout))
+            own = x if self.trunk is not None or n == 1 else torch.cat([x] * n, 1)  # unlike repeat, this keeps channels last in memory
+            x = own * (kept / (1 - self.dropout))
         return self.readouts[session](self.core(x, members, noise is not None), members, noise)
 
     def core(self, x: Tensor, members: slice, learning: bool) -> Tensor:
@@ -107,7 +115,8 @@ class Ensemble(nn.Module):
         return self.leave_norm(x, members, learning)
 
     def compile_core(self) -> None:
-        """Compile the core for the device it is on; batches may differ in size."""
+        """Compile the core for the device it is on; batches may differ in size. Where the compiler fails, it runs as it is."""
+        torch._dynamo.config.suppress_errors = True
         self.core = torch.compile(self.core, dynamic=True)  # type: ignore[method-assign]
 
 

@@ -37,7 +37,7 @@ from nwb_compact.results import Results, median
 from nwb_compact.safe_write import require_writable
 from nwb_compact.scoring import Predictions, score_units
 from nwb_compact.student import ARCHITECTURE, filters_per_layer, n_parameters
-from nwb_compact.teacher import Teacher, fit_teacher, n_epochs
+from nwb_compact.teacher import Teacher, all_epochs, fit_teacher
 from nwb_compact.training import derived_seed
 from nwb_compact.work import Work, work_folder
 
@@ -97,7 +97,7 @@ def _seen(backbone: Backbone | None, images: UInt8[np.ndarray, "image 112 112 3"
 
 def _teacher(sessions: Sequence[SessionData], n_fitted: int, seen: Sequence[np.ndarray], settings: Fit, work: Work) -> Teacher:
     training = teacher_sessions(sessions, n_fitted, seen)
-    with stage("teacher", sum(n_epochs(training, settings.teacher)), quiet=work.quiet) as advance:
+    with stage("teacher", all_epochs(training, settings.teacher), quiet=work.quiet) as advance:
         return fit_teacher(training, settings.teacher, seed=settings.seed, device=work.device, checkpoints=work.folder, advance=advance)
 
 

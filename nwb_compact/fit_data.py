@@ -16,7 +16,7 @@ from nwb_compact.images import as_rgb, read_images, same_picture
 from nwb_compact.nwb_session import open_session
 from nwb_compact.responses import Responses, responses_of
 from nwb_compact.session import image_sha256
-from nwb_compact.split import split_images
+from nwb_compact.split import require_every_side, split_images
 from nwb_compact.teacher import TeacherSession
 
 
@@ -38,7 +38,8 @@ class SessionData:
 def read_sessions(fitted: Sequence[Path], lent: Sequence[Path], settings: Fit) -> tuple[SessionData, ...]:
     """Sessions with the side of every image, fitted files first.
 
-    A lent image that looks like a scored one (another size, saved again, grey) is not used either, although its hash differs.
+    An image that looks like a scored one (another size, saved again, grey) is not learned from either, although its hash differs, and
+    neither is what was shown again in the same file.
 
     Raises
     ------
@@ -56,7 +57,10 @@ def read_sessions(fitted: Sequence[Path], lent: Sequence[Path], settings: Fit) -
     sides_fitted, sides_lent = split_images(responses[: len(fitted)], responses[len(fitted) :], settings.split, seed=settings.seed)
     sessions = [SessionData(*what, side) for what, side in zip(read, (*sides_fitted, *sides_lent), strict=True)]
     scored = scored_pixels(sessions)
-    return (*sessions[: len(fitted)], *(_without(session, scored) for session in sessions[len(fitted) :]))
+    unseen = tuple(_without(session, scored) for session in sessions)
+    for one in unseen[: len(fitted)]:
+        require_every_side(one.sides)
+    return unseen
 
 
 def scored_pixels(sessions: Sequence[SessionData]) -> UInt8[np.ndarray, "scored 112 112 3"]:
@@ -112,8 +116,10 @@ def teacher_sessions(sessions: Sequence[SessionData], n_fitted: int, seen: Seque
 
 
 def _without(session: SessionData, scored: UInt8[np.ndarray, "scored 112 112 3"]) -> SessionData:
-    alike = same_picture(session.images, scored)
-    return replace(session, sides=tuple("unused" if same else side for side, same in zip(session.sides, alike, strict=True)))
+    learned_from = session.rows("fit", "validation")
+    sides = np.array(session.sides)
+    sides[learned_from[same_picture(session.images[learned_from], scored)]] = "unused"
+    return replace(session, sides=tuple(sides.tolist()))
 
 
 def _images_at(place: Path) -> UInt8[np.ndarray, "image 112 112 3"]:

@@ -50,15 +50,19 @@ class GaussianReadout(nn.Module):
 
     def forward(self, maps: Float[Tensor, "batch channels row column"], members: slice, noise: Generators | None) -> Tensor:
         """Maps to z-scored answers (member unit batch)."""
+        if noise is not None:
+            with torch.no_grad():
+                self.place.clamp_(-1, 1)  # beyond the border there is no gradient that leads back
         mixing, place = self.mixing[members], self.place[members]
         places = place[:, None].expand(-1, len(maps), -1, -1)
-        if noise is not None:
-            away = torch.stack([torch.randn(places.shape[1:], generator=own, device=own.device) for own in noise])
-            places = places + torch.einsum("mbux,muyx->mbuy", away, self.spread[members])
-        by_member = maps.unflatten(1, (len(mixing), -1)).transpose(0, 1).flatten(0, 1).contiguous()
-        grid = places.clamp(-1, 1).flatten(0, 1)[:, :, None].to(maps.dtype)
-        looked_at = functional.grid_sample(by_member, grid, align_corners=True)[..., 0].unflatten(0, (len(mixing), -1))
-        return torch.einsum("mbcu,muc->mub", looked_at, mixing) + self.bias[members]
+        with torch.autocast(maps.device.type, enabled=False):  # half precision would round places to a tenth of a map's step
+            if noise is not None:
+                away = torch.stack([torch.randn(places.shape[1:], generator=own, device=own.device) for own in noise])
+                places = places + torch.einsum("mbux,muyx->mbuy", away, self.spread[members])
+            by_member = maps.float().unflatten(1, (len(mixing), -1)).transpose(0, 1).flatten(0, 1).contiguous()
+            grid = places.clamp(-1, 1).flatten(0, 1)[:, :, None]
+            looked_at = functional.grid_sample(by_member, grid, align_corners=True)[..., 0].unflatten(0, (len(mixing), -1))
+            return torch.einsum("mbcu,muc->mub", looked_at, mixing) + self.bias[members]
 
 
 READOUTS: dict[str, type[FactorisedReadout] | type[GaussianReadout]] = {"factorised": FactorisedReadout, "gaussian": GaussianReadout}

@@ -7,7 +7,7 @@ images by what they know: an image shown once says nothing about noise.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Integer, UInt
+from jaxtyping import Bool, Float, Integer, UInt
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +115,32 @@ def split_half_reliability(
     halves = [_half_means(count, row, rng) for _ in range(n_splits)]
     r = np.array([correlation(first, second) for first, second in halves])
     return np.mean(np.divide(2 * r, 1 + r, out=np.full_like(r, np.nan), where=1 + r > 1e-9), axis=0)
+
+
+def varies(answer: Float[np.ndarray, "image unit"]) -> Bool[np.ndarray, "unit"]:
+    """Which units have more than one answer to these images; NaN is none.
+
+    Examples
+    --------
+    >>> varies(np.array([[1.0, 2.0, np.nan], [1.0, 3.0, 1.0]]))
+    array([False,  True, False])
+    """
+    known = np.isfinite(answer)
+    highest = np.where(known, answer, -np.inf).max(axis=0, initial=-np.inf)
+    return highest - np.where(known, answer, np.inf).min(axis=0, initial=np.inf) > 1e-9
+
+
+def mean_of_known(answer: Float[np.ndarray, "image unit"]) -> Float[np.ndarray, "unit"]:
+    """Mean over the images that a unit has an answer to; NaN where it has none.
+
+    Examples
+    --------
+    >>> mean_of_known(np.array([[1.0, np.nan], [3.0, np.nan]]))
+    array([ 2., nan])
+    """
+    known = np.isfinite(answer)
+    n = known.sum(axis=0)
+    return np.divide(np.where(known, answer, 0).sum(axis=0), n, out=np.full(answer.shape[1], np.nan), where=n > 0)
 
 
 def correlation(a: Float[np.ndarray, "image unit"], b: Float[np.ndarray, "image unit"]) -> Float[np.ndarray, "unit"]:

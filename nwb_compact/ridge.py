@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Integer
 from scipy import linalg
 
+from nwb_compact.reliability import mean_of_known, varies
+
 PENALTIES = np.logspace(-4, 5, 28)
 """Penalties tried for each unit, three a decade, as multiples of the mean squared length of an image's standardised features. On 190923
 (EfficientNet-Lite0, 8,000 features) the best lie between 0.1 and 2; both ends stand for "none" and "only the mean"."""
@@ -67,10 +69,10 @@ def ridge_predictions(
     both = np.concatenate([fit_images, validation_images])
     answer = mean[both].astype(np.float64)
     n_units = mean.shape[1]
-    prediction = np.tile(_mean_of_known(answer), (len(features), 1))
+    prediction = np.tile(np.nan_to_num(mean_of_known(answer)), (len(features), 1))
     validation_r2, penalty = np.full(n_units, np.nan), np.full(n_units, np.nan)
     known = np.isfinite(answer)
-    units = np.flatnonzero(_can_be_fitted(answer, known, len(fit_images)))
+    units = np.flatnonzero(varies(answer[: len(fit_images)]) & known[len(fit_images) :].any(axis=0))
     if len(units) == 0:
         return RidgeFit(prediction, validation_r2, penalty)
     decompose = _decomposition(features, fit_images, len(both))
@@ -85,18 +87,6 @@ def ridge_predictions(
 
 
 # Choosing ---------------------------------------------------------------------------------------------------------------
-
-
-def _mean_of_known(answer: Float64[np.ndarray, "seen unit"]) -> Float64[np.ndarray, "unit"]:
-    known = np.isfinite(answer)
-    return np.where(known, answer, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-
-
-def _can_be_fitted(answer: Float64[np.ndarray, "seen unit"], known: Bool[np.ndarray, "seen unit"], n_fit: int) -> Bool[np.ndarray, "unit"]:
-    """Units that vary over their fitting images and have an answer on the validation side."""
-    highest = np.where(known, answer, -np.inf)[:n_fit].max(axis=0, initial=-np.inf)
-    lowest = np.where(known, answer, np.inf)[:n_fit].min(axis=0, initial=np.inf)
-    return (highest > lowest) & known[n_fit:].any(axis=0)
 
 
 def _groups(

@@ -11,11 +11,13 @@ from nwb_compact.credible import r2_er_ecci
 from nwb_compact.reliability import (
     RepeatStatistics,
     correlation,
+    mean_of_known,
     noise_variance,
     repeat_statistics,
     signal_to_noise,
     snr_standard_error,
     split_half_reliability,
+    varies,
 )
 from nwb_compact.responses import Responses
 from nwb_compact.results import score_columns
@@ -77,8 +79,8 @@ def score_units(
     side = np.array(sides)
     scored = side == "scored"
     mean = np.where(scored[:, None], responses.mean, np.nan)
-    varied = _varies(mean)
-    fitted = _varies(np.where(np.isin(side, ["fit", "validation"])[:, None], responses.mean, np.nan))
+    varied = varies(mean)
+    fitted = varies(np.where((side == "fit")[:, None], responses.mean, np.nan))  # what varies on validation images alone was not learned
     told = {"teacher": predictions.teacher, "student": predictions.student, **baselines}
     answered = {model: np.isfinite(prediction[scored]).all(axis=0) for model, prediction in told.items()}
     models = {model: np.where(answered[model], prediction, np.float32(0)) for model, prediction in told.items()}
@@ -87,7 +89,7 @@ def score_units(
         r = _correlation_of_known(np.where(fitted, prediction, 0.0), mean)
         r = np.where(np.isnan(r) & fitted & varied & answered[model], 0.0, r)  # a model that never varies explains nothing
         table[f"{model}_r"], table[f"{model}_r2"] = r, r**2
-    table["mean_count"] = _mean_of_known(mean)
+    table["mean_count"] = mean_of_known(mean)
     table["teacher_student_r2"] = scores.r2(models["student"][scored].astype(float), models["teacher"][scored].astype(float))
     table["student_parameters"] = predictions.student_parameters.astype(float)
     table["student_filters"] = predictions.student_filters.astype(float)
@@ -157,18 +159,6 @@ def _first_that_holds(reasons: Sequence[tuple[str, np.ndarray | bool]], n_units:
     """For each unit the first reason that holds: the deepest cause comes first."""
     holds = [(why, np.broadcast_to(held, n_units)) for why, held in reasons]
     return tuple(next((why for why, held in holds if held[unit]), "") for unit in range(n_units))
-
-
-def _varies(mean: Float[np.ndarray, "image unit"]) -> Bool[np.ndarray, "unit"]:
-    known = np.isfinite(mean)
-    high, low = np.where(known, mean, -np.inf).max(axis=0), np.where(known, mean, np.inf).min(axis=0)
-    return known.any(axis=0) & (high - low > 1e-9)
-
-
-def _mean_of_known(mean: Float[np.ndarray, "image unit"]) -> Float[np.ndarray, "unit"]:
-    known = np.isfinite(mean)
-    n = known.sum(axis=0)
-    return np.divide(np.where(known, mean, 0).sum(axis=0), n, out=np.full(mean.shape[1], np.nan), where=n > 0)
 
 
 def _correlation_of_known(prediction: np.ndarray, mean: Float[np.ndarray, "image unit"]) -> Float[np.ndarray, "unit"]:

@@ -244,6 +244,13 @@ def _means(parts: _Parts) -> Iterator[Fault]:
     held = np.where(np.isfinite(mean), mean, np.nan)
     if mean.ndim == 2 and not any(np.ptp(unit[~np.isnan(unit)]) > 0 for unit in held.T if not np.isnan(unit).all()):
         yield parts.fault(where, "no unit whose mean ever changes", "responses that differ between images")
+    n_repeats = table.get(c.N_REPEATS)
+    if n_repeats is None or mean.ndim != 2 or n_repeats.shape != mean.shape[:1]:
+        return
+    wrong = ~(np.isfinite(n_repeats) & (n_repeats > 0)) & np.isfinite(mean).any(axis=1)
+    if wrong.any():
+        found = f"{wrong.sum()} images with a mean of no repeats, for example row {np.flatnonzero(wrong)[0]}"
+        yield parts.fault(f"{table.group.name}/{c.N_REPEATS}", found, "a number above 0 wherever there is a mean")
 
 
 def _coverage(parts: _Parts) -> Iterator[Fault]:

@@ -52,11 +52,22 @@ def split_images(
     sides_fitted = tuple(_sides(responses, scored, held, "scored") for responses in fitted)
     sides_lent = tuple(_sides(responses, scored, held, "unused") for responses in lent)
     for sides in sides_fitted:
-        for side in ("fit", "validation", "scored"):
-            if side not in sides:
-                found = f"no image on the {side} side of {len(sides)}"
-                raise NwbCompactError("split", found=found, expected="some on every side", next_step="use more images or another --split")
+        require_every_side(sides)
     return sides_fitted, sides_lent
+
+
+def require_every_side(sides: Sequence[str]) -> None:
+    """Stop where a fitted file has nothing to fit on, to stop by, or to score.
+
+    Raises
+    ------
+    NwbCompactError
+        Naming the side that is empty.
+    """
+    for side in ("fit", "validation", "scored"):
+        if side not in sides:
+            found = f"no image on the {side} side of {len(sides)}"
+            raise NwbCompactError("split", found=found, expected="some on every side", next_step="use more images or another --split")
 
 
 def _scored(responses: Responses, split: Split, seed: int) -> set[str]:

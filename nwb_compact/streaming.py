@@ -1,4 +1,6 @@
-"""Batches read one ahead of the training step, so that neither a disk nor the copy to a GPU is waited for."""
+"""Batches read one ahead of the training step, so that no step waits for a disk; pinned for a GPU, so that their copy does not hold up
+the program either.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor

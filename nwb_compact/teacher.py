@@ -5,6 +5,7 @@ Each member is a small convolutional core over the backbone's map, shared by all
 the average is.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,9 @@ from torch.nn import functional
 
 from nwb_compact import config
 from nwb_compact.ensemble import Ensemble
+from nwb_compact.out_of_memory import in_halves
 from nwb_compact.progress import Advance, silent
+from nwb_compact.reliability import mean_of_known, varies
 from nwb_compact.streaming import on_device, one_ahead, read_rows
 from nwb_compact.training import Batch, Plan, Task, cut, derived_seed, train
 
@@ -77,8 +80,8 @@ class Teacher:
 
     def predict_members(self, inputs: np.ndarray, session: int) -> Float32[np.ndarray, "member image unit"]:
         """The same of each member; where they disagree the teacher does not know."""
-        counts = _answers(self.network, inputs, session, self.device) * self.scale[session] + self.offset[session]
-        return counts if self.loss == "mse" else _rate(torch.from_numpy(counts)).numpy()
+        z = _answers(self.network, inputs, session, self.device)
+        return _counts(z, self.offset[session], self.scale[session], self.loss)
 
 
 def fit_teacher(
@@ -103,7 +106,7 @@ def fit_teacher(
     checkpoints
         Folder for resuming: epochs that are complete there are not trained again.
     advance
-        Told of every epoch; `n_epochs` of them in all.
+        Told of every epoch; `all_epochs` in all.
 
     Returns
     -------
@@ -136,10 +139,16 @@ def fit_teacher(
 
 
 def n_epochs(sessions: Sequence[TeacherSession], settings: config.Teacher) -> tuple[int, int]:
-    """Epochs of all pilots together (none where there is no choice of weight decay), and of the training itself."""
+    """Epochs of the pilot of each weight decay (none where there is no choice), and of the training itself."""
     steps = sum(max(1, round(len(session.fit_images) / settings.batch_images)) for session in sessions if len(session.fit_images))
-    pilots = len(settings.weight_decay) * settings.pilot_epochs if len(settings.weight_decay) > 1 else 0
-    return pilots, max(settings.epochs, -(-settings.least_steps // max(steps, 1)))
+    epochs = max(settings.epochs, -(-settings.least_steps // max(steps, 1)))
+    return math.ceil(settings.pilot_share * epochs) if len(settings.weight_decay) > 1 else 0, epochs
+
+
+def all_epochs(sessions: Sequence[TeacherSession], settings: config.Teacher) -> int:
+    """Epochs that `fit_teacher` tells of, pilots included."""
+    pilot, epochs = n_epochs(sessions, settings)
+    return len(settings.weight_decay) * pilot + epochs
 
 
 # Targets and training, caller above what it calls ---------------------------------------------------------------------
@@ -154,6 +163,8 @@ class _Known:
     scale: Float32[np.ndarray, "unit"]
     weight: Float32[np.ndarray, "image"]
     """Of each image, 1 on average over the fitting images."""
+    answered: float
+    """Share of the answers to fitting images that are known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,21 +182,21 @@ class _Training:
 def _standardised(session: TeacherSession) -> _Known:
     """z-scored by mean and standard deviation over fitting images; a unit that never varies there keeps a scale of 1."""
     fit = session.mean[session.fit_images]
-    answered = np.isfinite(fit).any(axis=0)
-    offset, scale = np.zeros(fit.shape[1]), np.ones(fit.shape[1])
-    offset[answered], scale[answered] = np.nanmean(fit[:, answered], axis=0), np.nanstd(fit[:, answered], axis=0)
-    scale[scale < 1e-9] = 1.0
+    offset, scale = np.nan_to_num(mean_of_known(fit)), np.ones(fit.shape[1])
+    flat = ~varies(fit)
+    scale[~flat] = np.nanstd(fit[:, ~flat], axis=0)
     weight = np.ones(len(session.mean)) if session.n_repeats is None else session.n_repeats
     if len(session.fit_images):
         weight = weight / weight[session.fit_images].mean()
-    z = (session.mean - offset) / scale
-    return _Known(z.astype(np.float32), offset.astype(np.float32), scale.astype(np.float32), weight.astype(np.float32))
+    z, known = (session.mean - offset) / scale, float(np.isfinite(fit).mean()) if fit.size else 0.0
+    return _Known(z.astype(np.float32), offset.astype(np.float32), scale.astype(np.float32), weight.astype(np.float32), max(known, 1e-9))
 
 
 def _pilot(training: _Training, decay: float, advance: Advance) -> float:
     """Validation score of one member after a short training with one weight decay."""
     alone = replace(training, settings=training.settings.model_copy(update={"members": 1}))
-    network = _trained(alone, decay, training.settings.pilot_epochs, f"teacher_pilot_{decay}.pt", advance)
+    epochs, _ = n_epochs(training.sessions, training.settings)
+    network = _trained(alone, decay, epochs, f"teacher_pilot_{decay}.pt", advance)
     return _score([z[0] for z in _held_answers(network, alone)], alone)
 
 
@@ -194,7 +205,7 @@ def _trained(training: _Training, decay: float, epochs: int, checkpoint: str, ad
     n_units = [one.z.shape[1] for one in training.known]
     network = Ensemble(first.shape[1:], n_units, settings, from_images=first.dtype == np.uint8, seed=training.seed)
     if first.dtype != np.uint8:
-        network.standardise_by(np.concatenate([some.inputs[some.fit_images[:STANDARDISED_BY]] for some in training.sessions]))
+        network.standardise_by(some.inputs[some.fit_images[:STANDARDISED_BY]] for some in training.sessions)
     network.to(training.device)
     if training.device == "cuda":
         network.compile_core()
@@ -209,37 +220,46 @@ def _task(network: Ensemble, training: _Training, decay: float) -> Task:
     heed = torch.from_numpy(_heed(training)).to(device)
 
     def batches(epoch: int) -> Iterator[Batch]:
-        rng = np.random.default_rng(derived_seed(training.seed, "batches", epoch))
-        chunks = []
-        for place, session in enumerate(sessions):
-            if len(session.fit_images) == 0:
-                continue  # all that was shown there is scored elsewhere
-            order = rng.permutation(session.fit_images)
-            chunks += [(place, rows) for rows in np.array_split(order, max(1, round(len(order) / settings.batch_images)))]
-        shuffled = [chunks[chunk] for chunk in rng.permutation(len(chunks))]
-        loaded = one_ahead(shuffled, lambda asked: (*asked, read_rows(sessions[asked[0]].inputs, asked[1], device)))
-        for step, (place, rows, read) in enumerate(loaded):
-            yield derived_seed(training.seed, "step", epoch, step), place, rows, read
+        for step, batch in enumerate(one_ahead(_shuffled(training, epoch), read)):
+            yield derived_seed(training.seed, "step", epoch, step), *batch
+
+    def read(asked: tuple[int, np.ndarray]) -> tuple[int, Tensor, Tensor, Tensor]:
+        place, rows = asked
+        one = training.known[place]
+        return place, read_rows(sessions[place].inputs, rows, device), read_rows(one.z, rows, device), read_rows(one.weight, rows, device)
 
     def parts(batch: Batch, pieces: int) -> Iterator[Batch]:
-        key, place, rows, read = batch
-        x = network.standardised(on_device(read, device))
+        key, place, inputs, *told = batch
+        x = network.standardised(on_device(inputs, device))
+        target, weight = (values.to(device, non_blocking=True) for values in told)
         for members in _together(settings.members, device):
-            for number, (some, inputs, share) in enumerate(cut((rows, x), pieces)):
-                yield derived_seed(key, number), place, some, inputs, members, share
+            for number, piece in enumerate(cut((x, target, weight), pieces)):
+                yield derived_seed(key, number), place, members, *piece
 
     def loss(part: Batch) -> Tensor:
-        key, place, rows, x, members, share = part
+        key, place, members, x, target, weight, share = part
         noise = [torch.Generator(device).manual_seed(derived_seed(key, member)) for member in range(members.start, members.stop)]
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
             z = network(x, place, members, noise).float()
-        error = _error(z, training.known[place], rows, settings.loss)
+        error = _error(z, target.T, weight, training.known[place], settings.loss)
         return share * (error * heed[members, place]).sum()
 
     def validate() -> float:
         return _score([z.mean(axis=0) for z in _held_answers(network, training)], training)
 
     return Task(network, _parameter_groups(network, decay), batches, loss, parts, validate)
+
+
+def _shuffled(training: _Training, epoch: int) -> list[tuple[int, Integer[np.ndarray, "batch"]]]:
+    """The batches of an epoch, in a new order: the place of a session, and some of its fitting images."""
+    rng = np.random.default_rng(derived_seed(training.seed, "batches", epoch))
+    chunks = []
+    for place, session in enumerate(training.sessions):
+        if len(session.fit_images) == 0:
+            continue  # all that was shown there is scored elsewhere
+        order = rng.permutation(session.fit_images)
+        chunks += [(place, rows) for rows in np.array_split(order, max(1, round(len(order) / training.settings.batch_images)))]
+    return [chunks[chunk] for chunk in rng.permutation(len(chunks))]
 
 
 def _heed(training: _Training) -> Float32[np.ndarray, "member session"]:
@@ -270,9 +290,10 @@ def _parameter_groups(network: Ensemble, decay: float) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def _error(z: Float[Tensor, "member unit batch"], known: _Known, rows: np.ndarray, loss: str) -> Float[Tensor, "member"]:
+def _error(
+    z: Float[Tensor, "member unit batch"], target: Float[Tensor, "unit batch"], weight: Float[Tensor, "batch"], known: _Known, loss: str
+) -> Float[Tensor, "member"]:
     """Mean error over the answers that are known, in z-scores, or a Poisson likelihood that weighs units about alike."""
-    target, weight = torch.from_numpy(known.z[rows].T).to(z.device), torch.from_numpy(known.weight[rows]).to(z.device)
     answered = torch.isfinite(target)
     target = torch.nan_to_num(target)
     if loss == "mse":
@@ -281,7 +302,8 @@ def _error(z: Float[Tensor, "member unit batch"], known: _Known, rows: np.ndarra
         offset, scale = (torch.from_numpy(values)[:, None].to(z.device) for values in (known.offset, known.scale))
         rate = _rate(offset + scale * z)
         error = (rate - (offset + scale * target) * rate.log()) * offset.clamp(min=SMALLEST_RATE) / scale**2
-    return torch.where(answered, error * weight, 0.0).sum(dim=(1, 2)) / answered.sum().clamp(min=1)
+    # Divided by how many answers a batch has on average, not by those of this piece, so that pieces add up to their batch.
+    return torch.where(answered, error * weight, 0.0).mean(dim=(1, 2)) / known.answered
 
 
 def _rate(x: Tensor) -> Tensor:
@@ -293,9 +315,19 @@ def _rate(x: Tensor) -> Tensor:
 
 
 def _held_answers(network: Ensemble, training: _Training) -> list[Float32[np.ndarray, "member image unit"]]:
-    """Answers to each session's validation images."""
-    return [_answers(network, session.inputs, place, training.device, session.validation_images)
-            for place, session in enumerate(training.sessions)]
+    """Expected counts for each session's validation images."""
+    return [
+        _counts(_answers(network, session.inputs, place, training.device, session.validation_images), one.offset, one.scale,
+                training.settings.loss)
+        for place, (session, one) in enumerate(zip(training.sessions, training.known, strict=True))
+    ]
+
+
+def _counts(
+    z: Float32[np.ndarray, "member image unit"], offset: Float32[np.ndarray, "unit"], scale: Float32[np.ndarray, "unit"], loss: str
+) -> Float32[np.ndarray, "member image unit"]:
+    counts = z * scale + offset
+    return counts if loss == "mse" else _rate(torch.from_numpy(counts)).numpy()
 
 
 def _answers(
@@ -308,10 +340,14 @@ def _answers(
     asked = [rows[start : start + PREDICTION_BATCH] for start in range(0, len(rows), PREDICTION_BATCH)]
     with torch.inference_mode():
         for read in one_ahead(asked, lambda some: read_rows(inputs, some, device)):
-            x = network.standardised(on_device(read, device))
-            z = torch.cat([network(x, session, members) for members in _together(network.n_members, device)])
-            answers.append(z.transpose(1, 2).float().cpu().numpy())
+            z = in_halves(lambda x: _of_all_members(network, x, session, device), read, dim=2)
+            answers.append(z.transpose(1, 2).numpy())
     return np.concatenate(answers, axis=1)
+
+
+def _of_all_members(network: Ensemble, read: Tensor, session: int, device: str) -> Float32[Tensor, "member unit batch"]:
+    x = network.standardised(on_device(read, device))
+    return torch.cat([network(x, session, members).float().cpu() for members in _together(network.n_members, device)])
 
 
 def _together(n_members: int, device: str) -> list[slice]:
@@ -319,20 +355,22 @@ def _together(n_members: int, device: str) -> list[slice]:
     return [slice(start, min(start + n, n_members)) for start in range(0, n_members, n)]
 
 
-def _score(answers: Sequence[Float32[np.ndarray, "_ _"]], training: _Training) -> float:
-    """Mean over sessions of the mean r2 over units, on validation images; 0 where no unit varies."""
-    scores = [_mean_r2(z, one.z[session.validation_images])
-              for z, one, session in zip(answers, training.known, training.sessions, strict=True) if len(session.validation_images)]
+def _score(counts: Sequence[Float32[np.ndarray, "_ _"]], training: _Training) -> float:
+    """Mean over sessions of the mean r2 over units, on validation images; 0 where no unit varies, NaN if the network diverged."""
+    if not all(np.isfinite(one).all() for one in counts):
+        return float("nan")
+    scores = [_mean_r2(one, known.z[session.validation_images])
+              for one, known, session in zip(counts, training.known, training.sessions, strict=True) if len(session.validation_images)]
     return float(np.nanmean(scores)) if np.isfinite(scores).any() else 0.0
 
 
 def _mean_r2(predicted: Float32[np.ndarray, "image unit"], target: Float32[np.ndarray, "image unit"]) -> float:
-    """Mean over units of r2 where r is positive, over the images each unit has; NaN if no unit varies."""
+    """Mean over units of r2 where r is positive, over the images each unit has; NaN if no unit varies. A flat prediction explains 0."""
     known = np.isfinite(target)
     n = np.maximum(known.sum(axis=0), 1)
     x, y = np.where(known, predicted, 0), np.where(known, target, 0)
     x, y = np.where(known, x - x.sum(axis=0) / n, 0), np.where(known, y - y.sum(axis=0) / n, 0)
     scale = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
-    varies = scale > 1e-9
-    r = (x * y).sum(axis=0)[varies] / scale[varies]
-    return float(np.mean(np.clip(r, 0, None) ** 2)) if varies.any() else float("nan")
+    r = np.divide((x * y).sum(axis=0), scale, out=np.zeros_like(scale), where=scale > 1e-9)
+    measured = (y**2).sum(axis=0) > 1e-9
+    return float(np.mean(np.clip(r[measured], 0, None) ** 2)) if measured.any() else float("nan")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.out_of_memory import free_what_is_kept, is_out_of_memory
 from nwb_compact.progress import Advance, silent
 
 Batch = tuple[Any, ...]
@@ -88,7 +89,7 @@ def train(task: Task, plan: Plan, *, seed: int, checkpoint: Path | None = None, 
     Raises
     ------
     NwbCompactError
-        If not even a small piece of a batch fits into memory.
+        If not even a small piece of a batch fits into memory, or the training diverges.
 
     Examples
     --------
@@ -126,6 +127,7 @@ def train(task: Task, plan: Plan, *, seed: int, checkpoint: Path | None = None, 
         advance(1, (f"validation {state.best:.3f}" if task.validate else f"loss {loss:.3f}") + cut)
     if task.validate is not None:
         task.network.load_state_dict(best_weights)
+    _require_numbers(task, state)
     task.network.eval()
     return state.best
 
@@ -171,28 +173,22 @@ def _gradient(task: Task, optimizer: torch.optim.Optimizer, batch: Batch, state:
     """Leave the gradient of a batch in the network, in smaller pieces where memory is too small, and return its loss."""
     while True:
         optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros(())
+        losses = []
         try:
             for part in task.parts(batch, state.pieces):
                 loss = task.loss(part)
                 loss.backward()
-                total = total.to(loss.device) + loss.detach()
-            return total
+                losses.append(loss.detach())
+            return torch.stack(losses).sum()
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if state.pieces >= MOST_PIECES:
                 next_step = "choose smaller numbers in the settings (docs/configuration.md), or another --device"
                 found = f"too little memory for a batch in {state.pieces} pieces"
                 raise NwbCompactError("training", found=found, expected="room for one", next_step=next_step) from None
-        # Outside the handler, which holds on to the tensors of the step that failed.
         state.pieces *= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error) or "not enough memory" in str(error)
+        free_what_is_kept()
 
 
 def _judge(task: Task, state: _State, best_weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -206,6 +202,14 @@ def _judge(task: Task, state: _State, best_weights: dict[str, Tensor]) -> dict[s
         state.best = score
         return copy.deepcopy(task.network.state_dict())
     return best_weights
+
+
+def _require_numbers(task: Task, state: _State) -> None:
+    """What diverged is told here, and not learned by who is taught next."""
+    never_better = task.validate is not None and math.isnan(state.best)
+    if never_better or not all(bool(torch.isfinite(parameter).all()) for parameter in task.network.parameters()):
+        found, next_step = "weights that are not numbers: the training diverged", "choose a smaller learning_rate (docs/configuration.md)"
+        raise NwbCompactError("training", found=found, expected="one that converges", next_step=next_step)
 
 
 def _cosine(plan: Plan, epoch: int) -> float:

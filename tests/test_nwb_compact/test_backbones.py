@@ -197,6 +197,7 @@ def test_images_beyond_a_batch_keep_their_order_and_are_counted():
 
 SIZE = "expected a network that takes images of 16 x 24 px. Next: resize inside the factory's module"
 MAP = "expected a map (batch, channel, height, width). Next: return the feature map of one layer, or a dict of them"
+NAN = "found features that are no numbers, expected numbers. Next: look for a division by zero, or weights that were never loaded"
 RANGE = "found features that overflow float16, expected values within 65,504. Next: scale the features in the factory's module"
 
 
@@ -207,7 +208,7 @@ RANGE = "found features that overflow float16, expected values within 65,504. Ne
     (lambda x: x[:1], f"found (1, 3, 16, 24), {MAP}"),
     (lambda x: (x, x), f"found tuple, {MAP}"),
     (lambda x: x * 1e4, RANGE),
-    (lambda x: x * torch.nan, RANGE),
+    (lambda x: x * torch.nan, NAN),
 ], ids=["refuses", "is broken", "a vector", "too few", "a tuple", "too large", "nan"])
 def test_a_network_that_answers_with_something_else_than_a_map_is_refused(answer, message):
     with pytest.raises(NwbCompactError) as caught:

@@ -1,5 +1,7 @@
 """The stacked network against members computed one by one with torch's own modules."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -119,7 +121,7 @@ def test_maps_are_standardised_by_channel_and_a_flat_channel_is_only_shifted():
     maps = np.random.default_rng(0).normal(3, 5, (50, 4, 5, 7)).astype(np.float16)
     maps[:, 2] = 7
     network = ensemble()
-    network.standardise_by(maps)
+    network.standardise_by([maps[:20], maps[20:]])
     z = network.standardised(torch.from_numpy(maps).float())
     np.testing.assert_allclose(z.mean(dim=(0, 2, 3)), 0, atol=1e-3)
     np.testing.assert_allclose(z.std(dim=(0, 2, 3)), [1, 1, 0, 1], atol=1e-3)
@@ -144,7 +146,8 @@ def test_a_compiled_core_learns_and_answers_as_the_plain_one(monkeypatch):
         for n in (10, 7):  # batches of two sizes
             network(MAPS[:n], 0, slice(0, 3), generators(slice(0, 3))).square().mean().backward()
         gradients = {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
-        with torch.no_grad():
+        network.requires_grad_(False)
+        with torch.inference_mode():
             found.append((gradients, dict(network.state_dict()), network.eval()(MAPS, 1, slice(0, 3))))
     (gradients, state, answers), (others, other_state, other_answers) = found
     for name in gradients:
@@ -152,3 +155,27 @@ def test_a_compiled_core_learns_and_answers_as_the_plain_one(monkeypatch):
     for name in state:
         torch.testing.assert_close(other_state[name], state[name])
     torch.testing.assert_close(other_answers, answers)
+
+
+def test_a_core_that_cannot_be_compiled_runs_as_it_is(monkeypatch):
+    def no_compiler(graph, inputs):
+        raise RuntimeError("Failed to find C compiler")
+
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compiled(function, backend=no_compiler, **options))
+    plain, network = ensemble(), ensemble()
+    network.compile_core()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that it goes on without
+        torch.testing.assert_close(network(MAPS, 0, slice(0, 3)), plain(MAPS, 0, slice(0, 3)))
+
+
+def test_maps_stay_channels_last_through_the_core():
+    """What CPUs and GPUs convolve fastest; a copy for each member must not change it."""
+    seen, x = [], MAPS.contiguous(memory_format=torch.channels_last)
+    for members in (slice(0, 1), slice(0, 3)):
+        network = ensemble()
+        network.core = lambda x, members, learning: seen.append(x) or torch.zeros(len(x), 6 * (members.stop - members.start), 5, 7)
+        network(x, 0, members, generators(members))
+    assert all(one.is_contiguous(memory_format=torch.channels_last) for one in seen)
+    assert [one.shape[1] for one in seen] == [4, 12]

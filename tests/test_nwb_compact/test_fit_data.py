@@ -94,3 +94,17 @@ def test_the_teacher_is_told_nothing_of_scored_images_and_which_sessions_are_len
         assert np.array_equal(np.sort(rows), read.rows("fit", "validation"))
         np.testing.assert_array_equal(told.mean[rows], read.responses.mean[rows])
         np.testing.assert_array_equal(told.n_repeats, read.responses.n_repeats)
+
+
+def test_pictures_saved_again_in_another_fitted_file_or_in_the_same_are_not_learned_from(session, tmp_path):
+    large = natural_images(40, seed=5, size_px=224)
+    write_session(with_pixels(session, large), tmp_path / "large.nwb")
+    write_session(with_pixels(session, as_rgb(large)[::-1]), tmp_path / "small.nwb")  # its first half shows the other's second
+    with pytest.raises(NwbCompactError, match=r"^split: found no image on the fit side of 40"):
+        read_sessions([tmp_path / "large.nwb", tmp_path / "small.nwb"], [], SETTINGS)
+    pixels = np.concatenate([large[:30], 255 - (255 - large[:10].astype(int)) * 99 // 100]).astype(np.uint8)  # ten shown again, paler
+    write_session(with_pixels(session, pixels), tmp_path / "again.nwb")
+    (one,) = read_sessions([tmp_path / "again.nwb"], [], SETTINGS)
+    assert one.sides[:10] == ("unused",) * 10
+    assert one.sides[20:] == ("scored",) * 20
+    assert not same_picture(lesson_images([one], []), scored_pixels([one])).any()

@@ -150,10 +150,11 @@ def test_responses_to_other_images_and_predictions_of_them_change_nothing():
         np.testing.assert_array_equal(after[0][name], before[0][name], err_msg=name)
 
 
-def test_responses_to_fitting_images_matter_only_if_they_never_vary():
+@pytest.mark.parametrize("flat", [58, 50], ids=["fit and validation", "fit alone"])
+def test_responses_to_fitting_images_matter_only_if_they_never_vary(flat):
     responses, predictions = world()
     before, _ = scored(responses, predictions)
-    scores, reason = scored(with_counts(responses, 1, responses.image_of_count < 58, 3), predictions)
+    scores, reason = scored(with_counts(responses, 1, responses.image_of_count < flat, 3), predictions)
     assert reason == ("", FLAT_FIT, "", "")
     assert nan_columns(scores, 1) == NEED_A_PREDICTION
     others = [0, 2, 3]

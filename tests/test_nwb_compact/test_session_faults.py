@@ -215,3 +215,21 @@ def test_one_picture_under_two_names_counts_once(file_path: Path) -> None:
             images[f"image_{row + 1:06d}"][...] = images["image_000024"][()]
             hashes[row] = hashes[23]
     assert [fault.found for fault in check(file_path)] == ["19 different images with a usable response (24 images in all)"]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 0.0, -1.0, np.inf])
+def test_a_mean_of_no_repeats_is_a_fault_and_no_weight(tmp_path: Path, wrong: float) -> None:
+    session = means_session()
+    n_repeats = np.full(24, 5.0)
+    n_repeats[7] = wrong
+    write_session(replace(session, mean_responses=replace(session.mean_responses, n_repeats=n_repeats)), tmp_path / "a.nwb")
+    (fault,) = check(tmp_path / "a.nwb")
+    assert "n_repeats: found 1 images with a mean of no repeats, for example row 7, expected a number above 0" in str(fault)
+
+
+def test_an_image_without_a_mean_may_have_no_repeats(tmp_path: Path) -> None:
+    session = means_session()
+    mean, n_repeats = session.mean_responses.mean.copy(), np.full(24, 5.0)
+    mean[7], n_repeats[7] = np.nan, 0
+    write_session(replace(session, mean_responses=MeanResponses(mean, n_repeats)), tmp_path / "a.nwb")
+    assert check(tmp_path / "a.nwb") == ()

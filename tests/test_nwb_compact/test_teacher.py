@@ -6,7 +6,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from nwb_compact import config, teacher
-from nwb_compact.teacher import PREDICTION_BATCH, TeacherSession, fit_teacher, n_epochs
+from nwb_compact.errors import NwbCompactError
+from nwb_compact.teacher import PREDICTION_BATCH, TeacherSession, all_epochs, fit_teacher, n_epochs
+from nwb_compact.training import cut
 
 SETTINGS = config.Teacher(
     backbone="none", members=1, epochs=16, least_steps=1, channels=16, core_blocks=1, dropout=0.0, batch_images=32, weight_decay=(0.01,),
@@ -183,7 +185,7 @@ def test_members_heed_lent_sessions_unlike_each_other_and_fitted_ones_alike():
 
 def test_the_weight_decay_that_predicts_validation_images_best_is_taken():
     session = readout_of_maps()
-    chosen = quick(session, weight_decay=(0.01, 200.0), pilot_epochs=3, epochs=3)
+    chosen = quick(session, weight_decay=(0.01, 200.0), pilot_share=1.0, epochs=3)
     assert chosen.weight_decay == 0.01, "a decay of 200 leaves no weight"
     given = quick(session, weight_decay=(0.01,), epochs=3)
     np.testing.assert_array_equal(chosen.predict(session.inputs, 0), given.predict(session.inputs, 0))
@@ -194,16 +196,18 @@ def test_few_images_are_passed_over_more_often_than_many():
     settings = SETTINGS.model_copy(update={"epochs": 5, "least_steps": 100})
     assert n_epochs([session], settings) == (0, 9)
     assert n_epochs([session] * 2, settings) == (0, 5)
-    assert n_epochs([session], settings.model_copy(update={"weight_decay": (0.1, 1.0), "pilot_epochs": 4})) == (8, 9)
+    choice = settings.model_copy(update={"weight_decay": (0.1, 1.0, 10.0), "pilot_share": 0.4})
+    assert n_epochs([session], choice) == (4, 9)
+    assert all_epochs([session], choice) == 3 * 4 + 9
     assert n_epochs([replace(session, fit_images=np.arange(0))], settings) == (0, 100)
 
 
 def test_every_epoch_is_told():
     told = []
-    settings = SETTINGS.model_copy(update={"epochs": 2, "weight_decay": (0.1, 1.0), "pilot_epochs": 3})
+    settings = SETTINGS.model_copy(update={"epochs": 2, "weight_decay": (0.1, 1.0), "pilot_share": 1.0})
     session = readout_of_maps()
     fit_teacher([session], settings, seed=0, advance=lambda n=1, note="": told.append(n))
-    assert sum(told) == sum(n_epochs([session], settings)) == 8
+    assert sum(told) == all_epochs([session], settings) == 6
 
 
 def test_too_little_memory_cuts_the_batches_of_every_member(monkeypatch):
@@ -254,9 +258,48 @@ def test_the_conv_backbone_is_trained_on_images_themselves():
 
 def test_a_complete_training_is_not_repeated(tmp_path):
     session = readout_of_maps()
-    settings = SETTINGS.model_copy(update={"epochs": 2, "members": 2, "weight_decay": (0.1, 1.0), "pilot_epochs": 1})
+    settings = SETTINGS.model_copy(update={"epochs": 2, "members": 2, "weight_decay": (0.1, 1.0), "pilot_share": 0.5})
     first = fit_teacher([session], settings, seed=0, checkpoints=tmp_path)
     notes = []
     again = fit_teacher([session], settings, seed=0, checkpoints=tmp_path, advance=lambda n=1, note="": notes.append((n, note)))
     assert notes == [(1, "resumed"), (1, "resumed"), (2, "resumed")]
     np.testing.assert_array_equal(again.predict(session.inputs, 0), first.predict(session.inputs, 0))
+
+
+def test_a_network_that_diverges_is_told_and_not_kept():
+    session = readout_of_maps()
+    maps = session.inputs.copy()
+    maps[300] = np.inf  # one image whose features overflowed, beyond those that standardise
+    with pytest.raises(NwbCompactError, match="the training diverged"):
+        quick(replace(session, inputs=maps))
+
+
+def test_the_pieces_of_a_batch_with_holes_add_up_to_it():
+    session = readout_of_maps()
+    mean = session.mean.copy()
+    mean[np.arange(600) % 3 == 0, 0] = np.nan
+    known = teacher._standardised(replace(session, mean=mean))
+    z, target, weight = torch.randn(2, 3, 12), torch.from_numpy(known.z[:12]), torch.rand(12)
+    for loss in ("mse", "poisson"):
+        whole = teacher._error(z, target.T, weight, known, loss)
+        pieces = cut((np.arange(12), target, weight), 5)
+        parts = [share * teacher._error(z[:, :, rows], y.T, w, known, loss) for rows, y, w, share in pieces]
+        torch.testing.assert_close(sum(parts), whole)
+
+
+def test_a_flat_prediction_explains_nothing_in_validation():
+    target = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    predicted = target.copy()
+    assert teacher._mean_r2(predicted, target) == pytest.approx(1)
+    predicted[:, 1] = 3
+    assert teacher._mean_r2(predicted, target) == pytest.approx(0.5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("readout", ["factorised", "gaussian"])
+def test_a_gpu_gives_the_scores_of_the_cpu(readout):
+    session = readout_of_maps()
+    settings = SETTINGS.model_copy(update={"members": 3, "readout": readout})
+    scores = [r2(fit_teacher([session], settings, seed=0, device=device).predict(session.inputs, 0)[500:], session.mean[500:]).mean()
+              for device in ("cpu", "cuda")]
+    assert abs(scores[0] - scores[1]) < 0.01

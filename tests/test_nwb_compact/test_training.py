@@ -130,6 +130,17 @@ def test_a_network_that_diverged_is_never_the_best(scores):
     assert same(trained.network.state_dict(), seen[scores.index(0.4)])
 
 
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_training_that_diverges_is_told_in_one_line(validated):
+    given = task(scores=[float("nan")] * 3)
+    with pytest.raises(NwbCompactError, match=r"^training: found weights .*: the training diverged, .* smaller learning_rate"):
+        train(given if validated else replace(given, validate=None, loss=lambda part: network_times_nan(given)), Plan(3, 0.03), seed=0)
+
+
+def network_times_nan(given):
+    return sum(parameter.sum() for parameter in given.network.parameters()) * float("nan")
+
+
 def test_without_validation_the_last_epoch_is_kept():
     given = task(seen=(seen := []))
     notes = []
@@ -179,14 +190,7 @@ def fits(network, rows_that_fit, error):
     return Task(network, [{"params": list(network.parameters())}], lambda epoch: [(X, Y)] * 3, loss)
 
 
-OUT_OF_MEMORY = (
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), MemoryError(),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
-    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8000000000000 bytes."),
-)
-
-
-@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["gpu", "python", "linux", "windows"])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), MemoryError()])
 def test_too_little_memory_cuts_batches_says_so_and_learns_the_same(error):
     trained, notes = [], []
     for rows_that_fit in (64, 20):
