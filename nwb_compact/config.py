@@ -65,7 +65,7 @@ class Teacher(Stage):
     least_steps: int = Field(1000, ge=1)
     """Steps of a training at least: few images are passed over more often than `epochs` says."""
     learning_rate: float = Field(1e-2, gt=0)
-    """AdamW step size at the start, decayed along a cosine. 3e-3 needs twice the epochs (docs/measured.md)."""
+    """AdamW step size at the start, decayed along a cosine; `conv` learns at 0.3 of it (docs/measured.md)."""
     weight_decay: tuple[Annotated[float, Field(ge=0)], ...] = Field((0.1,), min_length=1)
     """AdamW weight decay of all but the spatial readout, which has its own (see docs/methods.md). Of several, the one is taken with
     which a single member predicts validation images best in a shorter training."""

@@ -27,6 +27,8 @@ from nwb_compact.training import Batch, Plan, Task, cut, derived_seed, train
 
 SPATIAL_RATE = 10.0
 """Learning rate of the spatial weights, which start at 1, over that of the rest (docs/measured.md)."""
+CONV_RATE = 0.3
+"""Learning rate where the trunk is trained too, over that on frozen features (docs/measured.md)."""
 PREDICTION_BATCH = 128
 """Images a step when predicting; does not change the predictions."""
 MEMBERS_TOGETHER = {"cpu": 1, "cuda": 32}
@@ -210,8 +212,8 @@ def _trained(training: _Training, decay: float, epochs: int, checkpoint: str, ad
     if training.device == "cuda":
         network.compile_core()
     path = training.checkpoints / checkpoint if training.checkpoints else None
-    seed = derived_seed(training.seed, "teacher")
-    train(_task(network, training, decay), Plan(epochs, settings.learning_rate), seed=seed, checkpoint=path, advance=advance)
+    seed, rate = derived_seed(training.seed, "teacher"), settings.learning_rate * (CONV_RATE if network.trunk is not None else 1)
+    train(_task(network, training, decay), Plan(epochs, rate), seed=seed, checkpoint=path, advance=advance)
     return network
 
 
