@@ -49,7 +49,7 @@ def as_object(runs: Sequence[Results]) -> dict[str, Any]:
 
     Names are those of `results.score_columns`; an interval is one list, `<model>_r2_er_ci`. A run with baselines has, for each of them,
     `<baseline>_r2`, `<baseline>_r2_er` and `<baseline>_r2_er_ci` in every unit and among the medians, and `baselines`, what each is.
-    `below_snr_floor` of a unit is true or false, None where that is not known. `teacher_members` is the number of networks in the teacher's
+    `below_snr_floor` of a unit is true or false, None where that is not known. `ensemble_members` is the number of networks in the teacher's
     ensemble, None where it is not known; `teacher_validation_r2` lists the score on validation images, a mean over sessions, of the
     average of the first 1, 2, ... of them, and is empty in runs of earlier versions.
 
@@ -59,7 +59,7 @@ def as_object(runs: Sequence[Results]) -> dict[str, Any]:
     >>> shown = as_object([example_results()])["runs"][0]
     >>> shown["run_id"], shown["seed"], [unit["unit"] for unit in shown["units"]]
     ('example', 0, ['unit-1', 'unit-2'])
-    >>> shown["teacher_members"], shown["teacher_validation_r2"]
+    >>> shown["ensemble_members"], shown["teacher_validation_r2"]
     (3, [0.41, 0.43, 0.44])
     """
     return {"version": JSON_VERSION, "runs": [_run_object(results) for results in runs]}
@@ -114,7 +114,7 @@ def _run_object(results: Results) -> dict[str, Any]:
         "median": _unit_object({score: median(values) for score, values in results.scores.items()}, of_counts=_or_none),
         "teacher_parameters": _whole(results.provenance.get("teacher_parameters")),
         "compression": _or_none(median(results.scores["compression"])),
-        "teacher_members": _n_members(results),
+        "ensemble_members": _n_members(results),
         "teacher_validation_r2": list(teacher_validation_r2(results)),
         **({"baselines": {name: results.provenance.get(f"baseline.{name}") for name in baselines}} if baselines else {}),
     }

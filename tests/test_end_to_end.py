@@ -149,7 +149,7 @@ def test_show_prints_json_with_the_promised_names(done, folder):
     assert result.returncode == 0, result.stderr
     shown = json.loads(result.stdout)["runs"][0]
     assert {"run_id", "preset", "seed", "units", "median", "teacher_parameters", "compression"} <= set(shown)
-    assert shown["teacher_members"] == len(shown["teacher_validation_r2"])
+    assert shown["ensemble_members"] == len(shown["teacher_validation_r2"])
     names = {"unit", "teacher_r2", "student_r2", "teacher_r2_er", "student_r2_er", "student_r2_er_ci", "reliability",
              "student_parameters", "student_filters", "student_bytes", "teacher_student_r2"}
     assert names <= set(shown["units"][0])

@@ -52,9 +52,9 @@ def test_json_holds_every_run_and_unit(file_path: Path, results: Results) -> Non
     assert list(shown) == ["version", "runs"]
     assert shown["version"] == 1
     first, second = shown["runs"]
-    names = ["run_id", "preset", "seed", "units", "median", "teacher_parameters", "compression", "teacher_members", "teacher_validation_r2"]
+    names = ["run_id", "preset", "seed", "units", "median", "teacher_parameters", "compression", "ensemble_members", "teacher_validation_r2"]
     assert list(first) == names
-    assert (first["teacher_members"], first["teacher_validation_r2"]) == (3, [0.41, 0.43, 0.44])
+    assert (first["ensemble_members"], first["teacher_validation_r2"]) == (3, [0.41, 0.43, 0.44])
     assert (first["run_id"], first["preset"], first["seed"], first["teacher_parameters"]) == ("example", "quick", 0, 1000)
     assert first["compression"] == 15.0
     assert [list(unit) for unit in first["units"]] == [UNIT_KEYS] * 3
@@ -132,7 +132,7 @@ def test_one_line_says_what_the_members_are_worth_together(written: str, said: s
 def test_a_run_of_an_earlier_version_says_of_its_members_what_it_knows(results: Results) -> None:
     earlier = replace(results, teacher_member_prediction=None, provenance={"setting.teacher.members": "4"})
     unknown = replace(earlier, provenance={})
-    shown = [(run["teacher_members"], run["teacher_validation_r2"]) for run in as_object([earlier, unknown])["runs"]]
+    shown = [(run["ensemble_members"], run["teacher_validation_r2"]) for run in as_object([earlier, unknown])["runs"]]
     assert shown == [(4, []), (None, [])]
     output = io.StringIO()
     print_run(earlier, Console(width=100, file=output))
