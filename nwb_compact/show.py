@@ -49,8 +49,8 @@ def as_object(runs: Sequence[Results]) -> dict[str, Any]:
 
     Names are those of `results.score_columns`; an interval is one list, `<model>_r2_er_ci`. A run with baselines has, for each of them,
     `<baseline>_r2`, `<baseline>_r2_er` and `<baseline>_r2_er_ci` in every unit and among the medians, and `baselines`, what each is.
-    `below_snr_floor` of a unit is true or false, None where that is not known. `ensemble_members` is the number of networks in the teacher's
-    ensemble, None where it is not known; `teacher_validation_r2` lists the score on validation images, a mean over sessions, of the
+    `below_snr_floor` of a unit is true or false, None where that is not known. `ensemble_members` is the number of networks in the
+    teacher, None where it is not known; `teacher_validation_r2` lists the score on validation images, a mean over sessions, of the
     average of the first 1, 2, ... of them, and is empty in runs of earlier versions.
 
     Examples
