@@ -83,7 +83,9 @@ def linear_nonlinear(
     """
     pixels = coarse_pixels(images, pixels_px)
     prediction = ridge_predictions(pixels, mean, fit_images, validation_images).prediction
-    unseen = np.empty((len(fit_images), mean.shape[1]))
+    # In single precision, which forgets in what order sums were made: where a unit is nearly linear many nonlinearities fit about alike,
+    # and that order, which threads and the other units decide, would choose among them.
+    unseen = np.empty((len(fit_images), mean.shape[1]), np.float32)
     part_of_image = np.arange(len(fit_images)) % FOLDS
     for part in np.unique(part_of_image):
         left_out = part_of_image == part
@@ -92,7 +94,7 @@ def linear_nonlinear(
     for unit, fitted in enumerate(varies(mean[fit_images])):
         known = np.isfinite(mean[fit_images, unit])
         if fitted and known.sum() >= FEWEST_FOR_OUTPUT:
-            output = output_nonlinearity(unseen[known, unit], mean[fit_images[known], unit])
+            output = output_nonlinearity(unseen[known, unit].astype(np.float64), mean[fit_images[known], unit])
             prediction[:, unit] = output(prediction[:, unit])
     return prediction.astype(np.float32)
 

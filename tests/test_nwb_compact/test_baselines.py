@@ -65,8 +65,9 @@ def test_the_direct_fit_finds_what_no_linear_filter_does(images):
     grey[:, 30:80, 30:80] += contrast[:, None, None]
     shown = np.repeat(grey[..., None], 3, axis=3).astype(np.uint8)
     mean = np.abs(contrast)[:, None] / 30
-    # more than 0.9 with one thread, 0.81 with two: after so few steps the order of sums tells
-    assert correlation(one_of("direct", shown, mean)[:, 0], mean[:, 0]) > 0.65
+    longer = SETTINGS.model_copy(update={"epochs": 12})  # after 4 it depends on the order of sums
+    found = direct(shown, mean, FIT, HELD, SHAPE(1), longer, seed=0)
+    assert correlation(found[:, 0], mean[:, 0]) > 0.9
     assert abs(correlation(one_of("ridge", shown, mean)[:, 0] + 1e-9 * contrast, mean[:, 0])) < 0.5
 
 
@@ -109,7 +110,7 @@ def test_units_that_cannot_be_fitted_get_their_mean_and_the_others_are_fitted(mo
     assert np.ptp(found[:, 3]) > 0
     assert np.ptp(found[:, 4]) > 0
     if model != "direct":  # there shared layers learn from other units, too
-        np.testing.assert_allclose(found[:, 4], whole[:, 4], rtol=1e-4)  # as far as the least squares of `ln` are solved
+        np.testing.assert_allclose(found[:, 4], whole[:, 4], rtol=1e-5)
 
 
 @pytest.mark.parametrize("model", ["ridge", "ln", "direct"])
