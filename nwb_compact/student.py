@@ -27,7 +27,8 @@ INPUT_MEAN = (116.222, 109.270, 100.381)
 ARCHITECTURE = (
     "images RGB 0..255 at 112 px minus input.mean; layer 1 convolution 5x5 stride 1 padding 2; layers 2 to 5 depthwise 5x5 with strides "
     "2 2 1 1 (padding 2 at stride 1; 1 before and 2 after at stride 2), then pointwise; each layer relu(x + bias); answer = "
-    "sum(readout.weight * map) + readout.bias, expected spikes in the counting window"
+    "sum(readout.weight * map) + readout.bias, expected spikes in the counting window; readout.weight is filter x 28 x 28, or the product "
+    "of readout.filter (filter) and readout.space (28 x 28)"
 )
 """How the arrays of a student are used, stored with every run so that the file alone is enough to run it."""
 PREDICTION_BATCH = 64
@@ -50,6 +51,7 @@ def predict(student: StudentWeights, images: UInt8[np.ndarray, "image 112 112 3"
     (2,)
     """
     arrays = {name: torch.from_numpy(np.asarray(value)) for name, value in student.arrays.items()}
+    arrays["readout.weight"] = torch.from_numpy(readout_weight(student))
     with torch.inference_mode():
         steps = range(0, len(images), PREDICTION_BATCH)
         return np.concatenate([_forward(arrays, as_tensor(images[start : start + PREDICTION_BATCH], "cpu")).numpy() for start in steps])
@@ -75,6 +77,12 @@ def filters_per_layer(student: StudentWeights) -> Integer[np.ndarray, "5"]:
     array([3, 3, 3, 3, 3])
     """
     return np.array([len(student.arrays["layer1.kernel"]), *(len(student.arrays[f"layer{n}.depthwise"]) for n in range(2, N_LAYERS + 1))])
+
+
+def readout_weight(student: StudentWeights) -> Float32[np.ndarray, "filter 28 28"]:
+    """Weight of every place of the last map, also where the student holds it as the product of a weight a filter and a weight a place."""
+    arrays = student.arrays
+    return arrays["readout.weight"] if "readout.weight" in arrays else arrays["readout.filter"][:, None, None] * arrays["readout.space"]
 
 
 def same_padding(maps: Tensor, stride: int) -> Tensor:

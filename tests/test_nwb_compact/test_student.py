@@ -57,6 +57,16 @@ def test_a_student_is_what_numpy_makes_of_its_arrays():
     np.testing.assert_allclose(predict(student, IMAGES[:3]), expected, rtol=1e-4)
 
 
+def test_a_readout_may_be_a_weight_a_filter_times_a_weight_a_place():
+    rng, student = np.random.default_rng(1), uneven_student()
+    filters, space = rng.normal(size=2).astype(np.float32), rng.normal(size=(28, 28)).astype(np.float32)
+    without = {name: value for name, value in student.arrays.items() if name != "readout.weight"}
+    factorised = StudentWeights(without | {"readout.filter": filters, "readout.space": space})
+    dense = StudentWeights(without | {"readout.weight": filters[:, None, None] * space})
+    np.testing.assert_array_equal(predict(factorised, IMAGES[:2]), predict(dense, IMAGES[:2]))
+    assert n_parameters(dense) - n_parameters(factorised) == 2 * 784 - 2 - 784
+
+
 def test_an_image_is_answered_alike_alone_and_among_others():
     student = uneven_student()
     whole = predict(student, IMAGES)
