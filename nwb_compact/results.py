@@ -82,7 +82,8 @@ class StudentWeights:
 
     `input.mean` (3,); `layer1.kernel` (filter 3 5 5); for layers 2 to 5 `layerN.depthwise` (input 5 5) and
     `layerN.pointwise` (filter input); `layerN.bias` (filter,) for all five; `readout.weight` (filter 28 28), or `readout.filter`
-    (filter,) and `readout.space` (28 28), whose product it is; `readout.bias` (1,). Each layer is relu(convolution + bias); layers 2 and 3 have stride 2; images are RGB, 0..255, 112 px.
+    (filter,) and `readout.space` (28 28), whose product it is; `readout.bias` (1,). Each layer is relu(convolution + bias);
+    layers 2 and 3 have stride 2; images are RGB, 0..255, 112 px.
     """
 
     arrays: Mapping[str, Float32[np.ndarray, "*any"]]
