@@ -5,7 +5,7 @@ arrays (`results.StudentWeights`): each layer is relu(convolution + bias), the r
 Layers 2 and 3 halve the map, padded by one row and column before and two after, as the published models are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ ARCHITECTURE = (
     "of readout.filter (filter) and readout.space (28 x 28)"
 )
 """How the arrays of a student are used, stored with every run so that the file alone is enough to run it."""
+STEPS = ("input", *(f"layer{layer}" for layer in range(1, N_LAYERS + 1)), "readout")
+"""What a student does one after the other: the arrays of a step are named `<step>.<what>`."""
 PREDICTION_BATCH = 64
 """Images a step; does not change the predictions."""
 
@@ -50,11 +52,39 @@ def predict(student: StudentWeights, images: UInt8[np.ndarray, "image 112 112 3"
     >>> predict(example_student(), np.zeros((2, 112, 112, 3), np.uint8)).shape
     (2,)
     """
-    arrays = {name: torch.from_numpy(np.asarray(value)) for name, value in student.arrays.items()}
-    arrays["readout.weight"] = torch.from_numpy(readout_weight(student))
+    return predict_all([student], images)[:, 0]
+
+
+def predict_all(
+    students: Sequence[StudentWeights], images: UInt8[np.ndarray, "image 112 112 3"]
+) -> Float32[np.ndarray, "image student"]:
+    """Expected counts of many units on each image.
+
+    Students that hold the same arrays (the very same objects) in their first layers share these layers, and each shared layer is computed
+    once: many readouts of one shared core cost little more than one.
+
+    Parameters
+    ----------
+    students
+        Their arrays, as a results module holds them.
+    images
+        RGB, uint8, 112 x 112 px.
+
+    Examples
+    --------
+    >>> first = example_student()
+    >>> louder = StudentWeights(first.arrays | {"readout.bias": first.arrays["readout.bias"] + 1})
+    >>> answers = predict_all([first, louder], np.zeros((2, 112, 112, 3), np.uint8))
+    >>> (answers[:, 1] - answers[:, 0]).round(3)
+    array([1., 1.], dtype=float32)
+    """
+    answers = np.empty((len(images), len(students)), np.float32)
     with torch.inference_mode():
-        steps = range(0, len(images), PREDICTION_BATCH)
-        return np.concatenate([_forward(arrays, as_tensor(images[start : start + PREDICTION_BATCH], "cpu")).numpy() for start in steps])
+        for start in range(0, len(images), PREDICTION_BATCH):
+            rows = slice(start, start + PREDICTION_BATCH)
+            for unit, answer in _answers(students, range(len(students)), as_tensor(images[rows], "cpu"), STEPS):
+                answers[rows, unit] = answer.numpy()
+    return answers
 
 
 def n_parameters(student: StudentWeights) -> int:
@@ -106,11 +136,35 @@ def example_student(filters: int = 3, seed: int = 0) -> StudentWeights:
     return StudentWeights(arrays | {"readout.weight": normal(filters, MAP_PX, MAP_PX), "readout.bias": normal(1)})
 
 
-def _forward(arrays: Mapping[str, Tensor], images: Tensor) -> Tensor:
-    x = images - arrays["input.mean"][None, :, None, None]
-    x = torch.relu(functional.conv2d(x, arrays["layer1.kernel"], arrays["layer1.bias"], padding=2))
-    for layer, stride in enumerate(STRIDES[1:], start=2):
-        depthwise, pointwise = arrays[f"layer{layer}.depthwise"], arrays[f"layer{layer}.pointwise"]
-        x = functional.conv2d(same_padding(x, stride), depthwise[:, None], stride=stride, groups=len(depthwise))
-        x = torch.relu(functional.conv2d(x, pointwise[:, :, None, None], arrays[f"layer{layer}.bias"]))
-    return (x * arrays["readout.weight"]).sum(dim=(1, 2, 3)) + arrays["readout.bias"]
+def _answers(
+    students: Sequence[StudentWeights], units: Iterable[int], x: Tensor, steps: tuple[str, ...]
+) -> Iterator[tuple[int, Tensor]]:
+    """The answer of each of the units, in any order, from what the steps before made of the images for all of them alike."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for unit in units:
+        groups.setdefault(tuple(id(value) for value in _of_step(students[unit], steps[0]).values()), []).append(unit)
+    for group in groups.values():
+        after = _step(_of_step(students[group[0]], steps[0]), steps[0], x)
+        if len(steps) > 1:
+            yield from _answers(students, group, after, steps[1:])
+        else:
+            yield from ((unit, after) for unit in group)
+
+
+def _of_step(student: StudentWeights, step: str) -> Mapping[str, np.ndarray]:
+    return {name: value for name, value in student.arrays.items() if name.startswith(step)}
+
+
+def _step(arrays: Mapping[str, np.ndarray], step: str, x: Tensor) -> Tensor:
+    of = {name.removeprefix(f"{step}."): torch.from_numpy(np.require(value, requirements="W")) for name, value in arrays.items()}
+    if step == "input":
+        return x - of["mean"][None, :, None, None]
+    if step == "layer1":
+        return torch.relu(functional.conv2d(x, of["kernel"], of["bias"], padding=2))
+    if step == "readout":
+        if "weight" in of:
+            return (x * of["weight"]).sum(dim=(1, 2, 3)) + of["bias"]
+        return torch.einsum("bchw,c,hw->b", x, of["filter"], of["space"]) + of["bias"]
+    stride = STRIDES[int(step.removeprefix("layer")) - 1]
+    x = functional.conv2d(same_padding(x, stride), of["depthwise"][:, None], stride=stride, groups=len(of["depthwise"]))
+    return torch.relu(functional.conv2d(x, of["pointwise"][:, :, None, None], of["bias"]))

@@ -14,6 +14,7 @@ from nwb_compact.student import (
     filters_per_layer,
     n_parameters,
     predict,
+    predict_all,
     same_padding,
 )
 
@@ -63,8 +64,33 @@ def test_a_readout_may_be_a_weight_a_filter_times_a_weight_a_place():
     without = {name: value for name, value in student.arrays.items() if name != "readout.weight"}
     factorised = StudentWeights(without | {"readout.filter": filters, "readout.space": space})
     dense = StudentWeights(without | {"readout.weight": filters[:, None, None] * space})
-    np.testing.assert_array_equal(predict(factorised, IMAGES[:2]), predict(dense, IMAGES[:2]))
+    np.testing.assert_allclose(predict(factorised, IMAGES[:2]), predict(dense, IMAGES[:2]), rtol=1e-5)
     assert n_parameters(dense) - n_parameters(factorised) == 2 * 784 - 2 - 784
+
+
+def test_students_that_share_layers_answer_as_each_does_alone():
+    """Shared up to layer 3, up to layer 5, and a unit of its own."""
+    first, other, alone = uneven_student(), uneven_student(seed=1), uneven_student((5, 2, 3, 2, 4), seed=2)
+    sixth = {name: other.arrays[name] for name in ("readout.weight", "readout.bias")}
+    fourth = sixth | {name: value for name, value in other.arrays.items() if name[:6] in ("layer4", "layer5")}
+    students = [first, StudentWeights(first.arrays | fourth), alone, StudentWeights(first.arrays | sixth)]
+    found = predict_all(students, IMAGES[:3])
+    np.testing.assert_allclose(found, np.stack([predict(student, IMAGES[:3]) for student in students], axis=1), rtol=1e-5)
+    assert len({tuple(column) for column in found.T}) == len(students)
+
+
+def test_layers_held_by_many_are_computed_once(monkeypatch):
+    first, sizes = uneven_student(), []
+    students = [StudentWeights(first.arrays | {"readout.bias": np.full(1, unit, np.float32)}) for unit in range(20)]
+    conv2d = functional.conv2d
+    monkeypatch.setattr(functional, "conv2d", lambda *args, **kwargs: sizes.append(1) or conv2d(*args, **kwargs))
+    predict_all(students, IMAGES[:3])
+    assert len(sizes) == 9  # layer 1, and two halves of four layers
+
+
+def test_no_student_and_no_image_give_no_answer():
+    assert predict_all([], IMAGES[:3]).shape == (3, 0)
+    assert predict(uneven_student(), IMAGES[:0]).shape == (0,)
 
 
 def test_an_image_is_answered_alike_alone_and_among_others():
