@@ -4,8 +4,10 @@ The NWB file is the only thing the three packages share, so a name that is spell
 Core NWB types only. `docs/nwb_layout.md` shows the same as a picture.
 """
 
-CONTRACT_VERSION = "1"
-"""Stored in every provenance table; a reader refuses a results module of a later version."""
+CONTRACT_VERSION = "2"
+"""Stored in every provenance table; a reader refuses a results module of a later version, and reads all earlier ones."""
+CONTRACT_VERSION_WITHOUT_SHARED = "1"
+"""Written where students hold no array in common: version 2 added nothing but a table for those, so older programs read such a run."""
 
 # Images ---------------------------------------------------------------------------------------------------------------
 IMAGES = "stimulus_images"
@@ -81,6 +83,8 @@ SIDE, TEACHER, STUDENT, TEACHER_MEMBERS = "side", "teacher", "student", "teacher
 """In `predictions`: row i is image i, `teacher` and `student` are n_units wide, `teacher_members` n_units x n_members."""
 ARRAY_NAME, ARRAY_SHAPE, ARRAY_VALUE = "array_name", "shape", "value"
 """In `student_parameters`: one row an array of one student, both ragged; in `first_layer_filters` one row a filter:"""
+RUN_SHARED = "shared_parameters"
+"""Since version 2, where all students hold the same array: the columns of `student_parameters` but for the unit."""
 FILTER_INDEX, KERNEL = "filter_index", "kernel"
 BEST, WORST = "best", "worst"
 """In `preferred_images`: rows of the image table, strongest first and weakest first."""

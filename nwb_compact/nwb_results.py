@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hdmf.common import DynamicTable, VectorData
+from hdmf.common import DynamicTable
 from pynwb import NWBHDF5IO, NWBFile, ProcessingModule
 from pynwb.ecephys import LFP, ElectricalSeries, FilteredEphys
 
 from nwb_compact import contract as c
 from nwb_compact.errors import NwbCompactError, nearest
-from nwb_compact.nwb_io import column, numbers, opened, ragged, ragged_rows, region, smallest_unsigned, strings, table
-from nwb_compact.results import Results, StudentWeights, baselines_of, score_columns
+from nwb_compact.nwb_io import column, numbers, opened, region, smallest_unsigned, strings, table
+from nwb_compact.nwb_students import read_students, student_tables
+from nwb_compact.results import Results, baselines_of, score_columns, shared_arrays
 from nwb_compact.safe_write import replaced_safely
 
 N_PREFERRED = 10
 """Images a unit whose indices are kept as the ones its student answers most and least."""
-FIRST_KERNEL = "layer1.kernel"
 
 
 def write_results(results: Results, file_path: str | Path, *, output: str | Path | None = None, replace: bool = False) -> Path:
@@ -160,8 +160,7 @@ def _add_run(results: Results, nwbfile: NWBFile, where: Path) -> None:
         units,
         _score_table(results),
         _prediction_table(results),
-        _parameter_table(results, units),
-        *_filter_tables(results, units),
+        *student_tables(results.students, units),
         _preferred_table(results, units),
         _provenance_table(results, number),
     ):
@@ -234,43 +233,6 @@ def _prediction_table(results: Results) -> DynamicTable:
     )
 
 
-def _parameter_table(results: Results, units: DynamicTable) -> DynamicTable:
-    arrays = [(unit, name, array) for unit, student in enumerate(results.students) for name, array in student.arrays.items()]
-    owners = np.array([unit for unit, _, _ in arrays], int)
-    return table(
-        c.RUN_PARAMETERS,
-        "one row an array of one student: all that is needed to rebuild and run it",
-        len(arrays),
-        region(c.UNIT, "the unit", owners, units),
-        _strings_or_none(c.ARRAY_NAME, "name of the array in the student", [name for _, name, _ in arrays]),
-        *ragged(c.ARRAY_SHAPE, "shape of the array", [np.array(array.shape, int) for _, _, array in arrays], np.int32),
-        *ragged(c.ARRAY_VALUE, "the numbers, last axis fastest", [array.ravel() for _, _, array in arrays], np.float32),
-    )
-
-
-def _strings_or_none(name: str, description: str, values: list[str]) -> VectorData:
-    """A column of strings; hdmf cannot guess the type of an empty list."""
-    return column(name, description, values if values else np.empty(0, "S1"))
-
-
-def _filter_tables(results: Results, units: DynamicTable) -> list[DynamicTable]:
-    kernels = [student.arrays.get(FIRST_KERNEL, np.empty((0, 3, 5, 5), np.float32)) for student in results.students]
-    counts = [len(kernel) for kernel in kernels]
-    if not sum(counts) or len({kernel.shape[1:] for kernel in kernels}) > 1:
-        return []
-    owners = np.repeat(np.arange(len(kernels)), counts)
-    positions = np.concatenate([np.arange(count) for count in counts])
-    rows = table(
-        c.RUN_FILTERS,
-        f"first-layer filters of all students, also in {c.RUN_PARAMETERS}; one row a filter",
-        len(owners),
-        region(c.UNIT, "the unit", owners, units),
-        column(c.FILTER_INDEX, "place of the filter in its layer", positions),
-        column(c.KERNEL, "weights, (channel height width), channels red green blue", np.concatenate(kernels)),
-    )
-    return [rows]
-
-
 def _preferred_table(results: Results, units: DynamicTable) -> DynamicTable:
     weakest = np.argsort(results.student_prediction, axis=0, kind="stable")[:N_PREFERRED].T
     return table(
@@ -284,7 +246,8 @@ def _preferred_table(results: Results, units: DynamicTable) -> DynamicTable:
 
 
 def _provenance_table(results: Results, number: int) -> DynamicTable:
-    rows = {c.CONTRACT_VERSION_KEY: c.CONTRACT_VERSION, c.RUN_NUMBER_KEY: str(number)}
+    version = c.CONTRACT_VERSION if shared_arrays(results.students) else c.CONTRACT_VERSION_WITHOUT_SHARED
+    rows = {c.CONTRACT_VERSION_KEY: version, c.RUN_NUMBER_KEY: str(number)}
     rows |= {key: value for key, value in results.provenance.items() if key not in rows}
     keys = column(c.KEY, "what it says", list(rows))
     return table(c.RUN_PROVENANCE, "everything that made the numbers", len(rows), keys, column(c.VALUE, "the value", list(rows.values())))
@@ -313,7 +276,7 @@ def _read_run(run_id: str, module: ProcessingModule, file_path: Path) -> tuple[i
         student_prediction=numbers(predictions, c.STUDENT, where),
         teacher_member_prediction=numbers(predictions, c.TEACHER_MEMBERS, where) if c.TEACHER_MEMBERS in predictions.colnames else None,
         filters_per_layer=numbers(units, c.FILTERS_PER_LAYER, where),
-        students=_read_students(_part(module, c.RUN_PARAMETERS, where), len(unit_name), where),
+        students=read_students(_part(module, c.RUN_PARAMETERS, where), module.data_interfaces.get(c.RUN_SHARED), len(unit_name), where),
         provenance=_read_provenance(module, where),
     )
 
@@ -344,14 +307,3 @@ def _part(module: ProcessingModule, name: str, where: Any) -> DynamicTable:
         found = f"no table {name} (there: {', '.join(sorted(module.data_interfaces)) or 'none'})"
         raise NwbCompactError(where, found=found, expected="a whole run", next_step="fit the file again with --replace")
     return part
-
-
-def _read_students(rows: DynamicTable, n_units: int, where: str) -> tuple[StudentWeights, ...]:
-    if not len(rows):
-        return (StudentWeights({}),) * n_units
-    arrays: list[dict[str, np.ndarray]] = [{} for _ in range(n_units)]
-    owners, names = numbers(rows, c.UNIT, where), strings(rows, c.ARRAY_NAME, where)
-    shapes, values = ragged_rows(rows, c.ARRAY_SHAPE, where), ragged_rows(rows, c.ARRAY_VALUE, where)
-    for owner, name, shape, value in zip(owners, names, shapes, values, strict=True):
-        arrays[owner][name] = value.reshape(shape)
-    return tuple(StudentWeights(one) for one in arrays)

@@ -83,7 +83,8 @@ class StudentWeights:
     `input.mean` (3,); `layer1.kernel` (filter 3 5 5); for layers 2 to 5 `layerN.depthwise` (input 5 5) and
     `layerN.pointwise` (filter input); `layerN.bias` (filter,) for all five; `readout.weight` (filter 28 28), or `readout.filter`
     (filter,) and `readout.space` (28 28), whose product it is; `readout.bias` (1,). Each layer is relu(convolution + bias);
-    layers 2 and 3 have stride 2; images are RGB, 0..255, 112 px.
+    layers 2 and 3 have stride 2; images are RGB, 0..255, 112 px. Students cut out of one shared network hold its layers as the very
+    same objects (`shared_arrays`), which a file keeps once.
     """
 
     arrays: Mapping[str, Float32[np.ndarray, "*any"]]
@@ -124,6 +125,22 @@ class Results:
         (2, 2)
         """
         return np.argsort(-self.student_prediction, axis=0, kind="stable")[:n].T
+
+
+def shared_arrays(students: Sequence[StudentWeights]) -> Mapping[str, Float32[np.ndarray, "*any"]]:
+    """Arrays that all students hold as the very same object, by name; none where there are fewer than two students.
+
+    Examples
+    --------
+    >>> layer = np.ones((3, 3, 5, 5), np.float32)
+    >>> students = [StudentWeights({"layer1.kernel": layer, "readout.bias": np.zeros(1, np.float32)}) for _ in range(2)]
+    >>> list(shared_arrays(students))
+    ['layer1.kernel']
+    """
+    if len(students) < 2:
+        return {}
+    first, *others = students
+    return {name: array for name, array in first.arrays.items() if all(other.arrays.get(name) is array for other in others)}
 
 
 def below_snr_floor(results: Results) -> Bool[np.ndarray, "unit"]:

@@ -237,9 +237,9 @@ def test_paths_may_be_strings(session_file: Path) -> None:
 
 def test_a_later_contract_is_refused(session_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as later:
-        later.setattr(c, "CONTRACT_VERSION", "2")
+        later.setattr(c, "CONTRACT_VERSION_WITHOUT_SHARED", "3")
         write_results(example_results(example_session()), session_file)
-    with pytest.raises(NwbCompactError, match=r"nwb_compact_example: found contract version '2', expected at most 1"):
+    with pytest.raises(NwbCompactError, match=r"nwb_compact_example: found contract version '3', expected at most 2"):
         read_results(session_file)
 
 
