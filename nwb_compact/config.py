@@ -99,8 +99,21 @@ class Distill(Stage):
     """SD of the Gaussian that smooths spatial kernels of layers 2 to 5 (see docs/methods.md)."""
     blur_times: int = Field(4, ge=0, le=16)
     """How often the kernels are smoothed during the first 80 % of a training; the study: 24 times in 12 million images."""
-    shift_px: int = Field(12, ge=0)
-    """Largest shift of a view, pixels: the teacher answers the view itself, so any natural view is a valid question."""
+    shift_px: int = Field(12, ge=0, le=56)
+    """Largest shift of a view, pixels: the teacher answers the view itself, so any natural view is a valid question. Here and below 0 is
+    off, and the range is ours."""
+    zoom: float = Field(1.25, ge=1, le=4)
+    """Most a view is enlarged; 1 is off."""
+    mirror: float = Field(0.5, ge=0, le=1)
+    """Share of the views that are mirrored, left for right."""
+    contrast: float = Field(0.0, ge=0, le=1)
+    """Largest change of contrast: it is multiplied by up to 1 + this, or divided. 0.25 is mild."""
+    brightness: float = Field(0.0, ge=0, le=128)
+    """Largest change of brightness, grey levels of 255. 20 is mild."""
+    blend: float = Field(0.0, ge=0, le=1)
+    """Share of the views that are blended with another image, which has up to half of the weight."""
+    paste: float = Field(0.0, ge=0, le=1)
+    """Share of the views in which a rectangle is another image's."""
     views: int = Field(4, ge=1)
     """Views of each image that the teacher answers, once, before training; the first is the image itself."""
 
