@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from jaxtyping import Float16, UInt8
 from torch import Tensor, nn
 
 from nwb_compact.errors import NwbCompactError, nearest
+from nwb_compact.operations import alike
 from nwb_compact.out_of_memory import is_out_of_memory
 from nwb_compact.progress import Advance, silent
 from nwb_compact.streaming import on_device
@@ -140,10 +141,12 @@ def map_batches(
     network: nn.Module, images: UInt8[np.ndarray, "image height width 3"], *, device: str = "cpu", advance: Advance = silent
 ) -> Iterator[dict[str, Tensor]]:
     """The maps of all layers, `BATCH_IMAGES` at a time, as the network gives them."""
-    network = to_device(network, device)
+    network, known = to_device(network, device), dict[Any, int]()
     for start in range(0, len(images), BATCH_IMAGES):
         batch = images[start : start + BATCH_IMAGES]
-        yield _one_batch(network, batch, device)
+        with alike(known, len(batch)):
+            maps = _one_batch(network, batch, device)
+        yield maps
         advance(len(batch))
 
 

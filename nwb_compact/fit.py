@@ -260,8 +260,7 @@ def command(
     for file_path, results in zip(files, fit_sessions(sessions, len(files), lesson_pixels, backbone, settings, work), strict=True):
         if resume and not replaces and run in run_ids(file_path):
             continue  # the fit was killed between two files
-        seconds = {f"seconds.{name}": f"{seconds:.1f}" for name, seconds in work.seconds().items()}
-        provenance = record(settings, _asked(), facts | layers | seconds | dict(results.provenance))
+        provenance = record(settings, _asked(), facts | layers | work.spent() | dict(results.provenance))
         complete = replace(results, run_id=run, provenance=provenance)
         written = write_results(complete, file_path, output=output, replace=replaces)
         click.echo(f"{written}: {_summary(complete)}")
@@ -319,6 +318,7 @@ def _facts(
         for number, session in enumerate(sessions)
     }
     return inputs | {
+        "fitted_units": str(sum(len(session.responses.unit_name) for session in sessions[:n_fitted])),
         "lesson_images": f"{len(lesson_pixels)} sha256:{sha256(lesson_pixels.tobytes()).hexdigest()}",
         "backbone_sha256": backbone.sha256 if backbone is not None else "trained here",
         **({"layer": backbone.layer} if backbone is not None and backbone.layer else {}),

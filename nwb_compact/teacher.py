@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from nwb_compact import config
 from nwb_compact.ensemble import Ensemble
+from nwb_compact.operations import alike
 from nwb_compact.out_of_memory import in_halves
 from nwb_compact.progress import Advance, silent
 from nwb_compact.reliability import mean_of_known, varies
@@ -338,11 +339,13 @@ def _answers(
     """z-scored answers of every member, in one pass over the inputs."""
     rows = np.arange(len(inputs)) if rows is None else rows
     network.eval()
+    known: dict[Any, int] = {}
     answers = [np.empty((network.n_members, 0, network.readouts[session].mixing.shape[1]), np.float32)]
     asked = [rows[start : start + PREDICTION_BATCH] for start in range(0, len(rows), PREDICTION_BATCH)]
     with torch.inference_mode():
         for read in one_ahead(asked, lambda some: read_rows(inputs, some, device)):
-            z = in_halves(lambda x: _of_all_members(network, x, session, device), read, dim=2)
+            with alike(known, len(read)):
+                z = in_halves(lambda x: _of_all_members(network, x, session, device), read, dim=2)
             answers.append(z.transpose(1, 2).numpy())
     return np.concatenate(answers, axis=1)
 

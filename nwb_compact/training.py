@@ -9,7 +9,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.operations import alike, shapes
 from nwb_compact.out_of_memory import free_what_is_kept, is_out_of_memory
 from nwb_compact.progress import Advance, silent
 
@@ -157,6 +158,8 @@ class _State:
     best: float = float("nan")
     pieces: int = 1
     """Pieces into which batches are cut, doubled whenever memory was too small."""
+    known: dict[Any, int] = field(default_factory=dict)
+    """Operations of each kind of step. They are kept, so that what is resumed counts (and on a GPU compiles) none that was counted."""
 
 
 def _one_epoch(task: Task, optimizer: torch.optim.Optimizer, state: _State) -> float:
@@ -164,8 +167,9 @@ def _one_epoch(task: Task, optimizer: torch.optim.Optimizer, state: _State) -> f
     task.network.train()
     losses = []
     for batch in task.batches(state.epoch):
-        losses.append(_gradient(task, optimizer, batch, state))
-        optimizer.step()
+        with alike(state.known, "step", shapes(batch), state.pieces):
+            losses.append(_gradient(task, optimizer, batch, state))
+            optimizer.step()
     return float(torch.stack(losses).mean())
 
 
@@ -196,7 +200,7 @@ def _judge(task: Task, state: _State, best_weights: dict[str, Tensor]) -> dict[s
     if task.validate is None:
         return best_weights
     task.network.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), alike(state.known, "validate"):
         score = task.validate()
     if score > state.best or (math.isnan(state.best) and not math.isnan(score)):  # a network that diverged is never the best
         state.best = score

@@ -6,7 +6,6 @@ The folder lies beside the file and is named by everything that decides the scor
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from nwb_compact.cost import Cost, as_provenance
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.feature_cache import default_cache_folder
+from nwb_compact.meter import energy_counters, metered
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,28 @@ class Work:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Add the seconds that pass inside to those of a stage, over all resumptions."""
-        start = time.monotonic()
-        yield
-        seconds = self.seconds()
-        seconds[name] = seconds.get(name, 0.0) + time.monotonic() - start
-        self.path("seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
+        """Add what is spent inside to the cost of a stage, over all resumptions; stages do not stand inside each other."""
+        costs = self.costs()
+        before, path = costs.get(name), self.path("costs.json")
 
-    def seconds(self) -> dict[str, float]:
-        """Seconds of each finished stage."""
-        path = self.path("seconds.json")
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+        def keep(spent: Cost) -> None:
+            costs[name] = spent if before is None else before + spent
+            beside = path.with_suffix(".part")
+            beside.write_text(json.dumps({stage: vars(cost) for stage, cost in costs.items()}), encoding="utf-8")
+            os.replace(beside, path)
+
+        with metered(keep, device=self.device):
+            yield
+
+    def costs(self) -> dict[str, Cost]:
+        """Of each stage, in the order in which they began."""
+        path = self.path("costs.json")
+        return {stage: Cost(**cost) for stage, cost in json.loads(path.read_text(encoding="utf-8")).items()} if path.exists() else {}
+
+    def spent(self) -> dict[str, str]:
+        """The costs as provenance tells them, and the names of the counters that told the energy, if any could be read."""
+        counters = " ".join(counter.name for counter in energy_counters(self.device))
+        return as_provenance(self.costs()) | ({"energy_counters": counters} if counters else {})
 
     def run_id(self, default: str) -> str:
         """The name of the run, the same after resuming."""

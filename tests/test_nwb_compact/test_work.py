@@ -1,6 +1,12 @@
+import time
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
+import torch
 
+from nwb_compact import meter
+from nwb_compact.cost import Cost
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.work import Work, work_folder
 
@@ -22,13 +28,30 @@ def test_an_array_is_computed_once_and_half_a_file_is_not_taken_for_one(tmp_path
     assert len(calls) == 1
 
 
-def test_seconds_add_up_over_resumptions(tmp_path):
-    for _ in range(2):
-        work = work_in(tmp_path)
-        before = work.seconds().get("teacher", 0.0)
-        with work.timed("teacher"):
+def test_costs_add_up_over_resumptions_also_of_a_stage_that_failed(tmp_path):
+    for n in (1, 2):
+        with pytest.raises(KeyboardInterrupt) if n == 1 else nullcontext(), work_in(tmp_path).timed("teacher"):
+            torch.zeros(2, 3) @ torch.zeros(3, 4)
+            time.sleep(0.1)
+            if n == 1:
+                raise KeyboardInterrupt
+        with work_in(tmp_path).timed("students"):
             pass
-        assert work.seconds()["teacher"] > before
+        costs = work_in(tmp_path).costs()
+        assert list(costs) == ["teacher", "students"]
+        assert costs["teacher"].flop == 48 * n
+        assert 0.1 * n <= costs["teacher"].seconds < 0.1 * n + 1
+        assert costs["students"].flop is None
+    assert work_in(tmp_path).spent()["flop.teacher"] == "96"
+
+
+def test_a_fit_that_is_killed_has_its_costs_up_to_a_little_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(meter, "TELL_S", 0.0)
+    work = work_in(tmp_path)
+    with work.timed("teacher"):
+        torch.zeros(2, 3) @ torch.zeros(3, 4)
+        while work_in(tmp_path).costs().get("teacher", Cost(0.0)).flop is None:
+            time.sleep(0.01)
 
 
 def test_the_run_keeps_its_name(tmp_path):
