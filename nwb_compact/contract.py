@@ -47,6 +47,9 @@ UNIT_PROPERTIES = {
     "is_well_isolated": "whether a sorter should find the unit: loud enough, unlike the others; simulated units only",
     "channel_name": "channel on which the unit was found",
     "sort_code": "number given by the program that sorted",
+    "session": "session in which the unit was recorded, where the file holds units of several",
+    "animal": "animal in which the unit was recorded, where the file holds units of several",
+    "published_parameters": "numbers in the published compact model of the unit, BatchNorm not folded; NaN where there is none",
 }
 """Descriptions of the further columns of the units that this program writes; others say 'as the source gave it'."""
 EVENTS = "digital_events"

@@ -35,19 +35,28 @@ def record(config: Fit, command: str, facts: Mapping[str, str]) -> dict[str, str
     >>> record(configure("quick"), "nwb-compact fit a.nwb", {"device": "cpu"})["setting.teacher.members"]
     '2'
     """
-    world = {
+    settings = {f"setting.{name}": value for name, value in flat(config).items()}
+    return world(command) | {"preset": config.preset, "seed": str(config.seed)} | dict(facts) | settings
+
+
+def world(command: str) -> dict[str, str]:
+    """The program, and the machine and moment in which it ran.
+
+    Examples
+    --------
+    >>> list(world("nwb-compact fit a.nwb"))[:2]
+    ['program', 'version']
+    """
+    return {
         "program": "nwb-compact",
         "version": __version__,
         **commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
-        "preset": config.preset,
-        "seed": str(config.seed),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         **{f"version.{package}": found for package in PACKAGES if (found := _version(package))},
     }
-    return world | dict(facts) | {f"setting.{name}": value for name, value in flat(config).items()}
 
 
 def input_hash(responses: Responses) -> str:

@@ -91,10 +91,7 @@ def score_units(
         table[f"{model}_r"], table[f"{model}_r2"] = r, r**2
     table["mean_count"] = mean_of_known(mean)
     table["teacher_student_r2"] = scores.r2(models["student"][scored].astype(float), models["teacher"][scored].astype(float))
-    table["student_parameters"] = predictions.student_parameters.astype(float)
-    table["student_filters"] = predictions.student_filters.astype(float)
-    table["student_bytes"] = 4.0 * predictions.student_parameters
-    table["compression"] = predictions.teacher_parameters / predictions.student_parameters
+    table |= size_scores(predictions)
     reasons: list[tuple[str, np.ndarray | bool]] = [(FLAT_FIT, ~fitted), (FLAT_RESPONSE, ~varied)]
     if responses.count is None or responses.image_of_count is None:
         reasons.append((AVERAGES_ONLY, True))
@@ -115,6 +112,16 @@ def score_units(
         (NO_SIGNAL, np.any([np.isnan(column) for column in table.values()], axis=0)),
     ]
     return {name: table[name] for name in score_columns(baselines)}, _first_that_holds(reasons, len(fitted))
+
+
+def size_scores(predictions: Predictions) -> dict[str, Float[np.ndarray, "unit"]]:
+    """The scores that need no response: how large the students are, in numbers, filters and bytes, and beside the teacher."""
+    return {
+        "student_parameters": predictions.student_parameters.astype(float),
+        "student_filters": predictions.student_filters.astype(float),
+        "student_bytes": 4.0 * predictions.student_parameters,
+        "compression": predictions.teacher_parameters / predictions.student_parameters,
+    }
 
 
 @dataclass(frozen=True, eq=False)
