@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -12,17 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nwb_compact.cost import Cost, cost_per_neuron
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_results import read_results
 from nwb_compact.results import MODELS, Results, baselines_of, below_snr_floor, median, teacher_validation_r2
+from nwb_compact.results_json import as_object
 
-JSON_VERSION = 1
-"""Of the layout of `--json`; a name is never given another meaning under the same version."""
 WIDTH = 100
 """Columns of the table where the output is not a terminal."""
-SCORES = ("teacher_r2", "student_r2", "teacher_r2_er", "student_r2_er")
 INTERVAL = ("student_r2_er_low", "student_r2_er_high")
-COUNTS = ("student_parameters", "student_filters", "student_bytes")
 
 
 @click.command("show")
@@ -44,27 +41,6 @@ def command(file: Path, as_json: bool, run_id: str | None) -> None:
         print_run(results, console)
 
 
-def as_object(runs: Sequence[Results]) -> dict[str, Any]:
-    """The runs as JSON holds them; NaN becomes None.
-
-    Names are those of `results.score_columns`; an interval is one list, `<model>_r2_er_ci`. A run with baselines has, for each of them,
-    `<baseline>_r2`, `<baseline>_r2_er` and `<baseline>_r2_er_ci` in every unit and among the medians, and `baselines`, what each is.
-    `below_snr_floor` of a unit is true or false, None where that is not known. `ensemble_members` is the number of networks in the
-    teacher, None where it is not known; `teacher_validation_r2` lists the score on validation images, a mean over sessions, of the
-    average of the first 1, 2, ... of them, and is empty in runs of earlier versions.
-
-    Examples
-    --------
-    >>> from nwb_compact.results import example_results
-    >>> shown = as_object([example_results()])["runs"][0]
-    >>> shown["run_id"], shown["seed"], [unit["unit"] for unit in shown["units"]]
-    ('example', 0, ['unit-1', 'unit-2'])
-    >>> shown["ensemble_members"], shown["teacher_validation_r2"]
-    (3, [0.41, 0.43, 0.44])
-    """
-    return {"version": JSON_VERSION, "runs": [_run_object(results) for results in runs]}
-
-
 def print_run(results: Results, console: Console) -> None:
     """One run as a table with a row a unit and the medians at the foot.
 
@@ -79,6 +55,8 @@ def print_run(results: Results, console: Console) -> None:
         _say(console, ensemble)
     console.print(_table(results))
     _say(console, _compared(results))
+    if cost := _cost_of_one(results):
+        _say(console, _spent(cost))
     if baselines_of(results.scores):
         _say(console, f"\nBeside baselines: {_meanings(results)}.")
         console.print(_models_table(results))
@@ -89,66 +67,6 @@ def print_run(results: Results, console: Console) -> None:
         units = [name for name, why in zip(results.unit_name, results.reason, strict=True) if why == reason]
         _say(console, f"{_named(units)}: {reason}")
     _say(console, "")
-
-
-# JSON -----------------------------------------------------------------------------------------------------------------
-
-
-def _run_object(results: Results) -> dict[str, Any]:
-    below = results.scores.get("below_snr_floor", np.full(len(results.unit_name), np.nan))
-    units = [
-        {
-            "unit": name,
-            **_unit_object({score: values[row] for score, values in results.scores.items()}),
-            "below_snr_floor": bool(below[row]) if np.isfinite(below[row]) else None,
-            "reason": results.reason[row],
-        }
-        for row, name in enumerate(results.unit_name)
-    ]
-    baselines = baselines_of(results.scores)
-    return {
-        "run_id": results.run_id,
-        "preset": results.provenance.get("preset"),
-        "seed": _whole(results.provenance.get("seed")),
-        "units": units,
-        "median": _unit_object({score: median(values) for score, values in results.scores.items()}, of_counts=_or_none),
-        "teacher_parameters": _whole(results.provenance.get("teacher_parameters")),
-        "compression": _or_none(median(results.scores["compression"])),
-        "ensemble_members": _n_members(results),
-        "teacher_validation_r2": list(teacher_validation_r2(results)),
-        **({"baselines": {name: results.provenance.get(f"baseline.{name}") for name in baselines}} if baselines else {}),
-    }
-
-
-def _unit_object(scores: Mapping[str, float], of_counts: Callable[[Any], Any] | None = None) -> dict[str, Any]:
-    """The scores of one unit, or medians, whose counts need not be whole."""
-    counted = of_counts or _whole
-    shown: dict[str, Any] = {name: _or_none(scores[name]) for name in SCORES[:4]}
-    shown["student_r2_er_ci"] = [_or_none(scores[name]) for name in INTERVAL]
-    shown["reliability"] = _or_none(scores["reliability"])
-    shown |= {name: counted(scores[name]) for name in COUNTS}
-    shown["teacher_student_r2"] = _or_none(scores["teacher_student_r2"])
-    for model in baselines_of(scores):
-        shown |= {name: _or_none(scores[name]) for name in (f"{model}_r2", f"{model}_r2_er")}
-        shown[f"{model}_r2_er_ci"] = [_or_none(scores[f"{model}_r2_er_{end}"]) for end in ("low", "high")]
-    return shown
-
-
-def _or_none(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _whole(value: Any) -> int | None:
-    try:
-        return round(float(value))
-    except (TypeError, ValueError):
-        return None
-
-
-def _n_members(results: Results) -> int | None:
-    """As many as are stored; in files of earlier versions, which kept their average only, as many as were asked for."""
-    members = results.teacher_member_prediction
-    return _whole(results.provenance.get("setting.teacher.members")) if members is None else members.shape[2]
 
 
 # Text -----------------------------------------------------------------------------------------------------------------
@@ -185,13 +103,27 @@ def _table(results: Results, columns: Mapping[str, Callable[[Mapping[str, float]
     shown = COLUMNS if columns is None else columns
     table = Table(box=SIMPLE, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("unit", footer="median", overflow="fold", max_width=16)
-    medians = {name: median(values) for name, values in results.scores.items()}
+    cost = _cost_of_one(results)
+    same = {"training_s": cost.seconds if cost else float("nan")}
+    medians = same | {name: median(values) for name, values in results.scores.items()}
     for head, show in shown.items():
         table.add_column(head, footer=show(medians), justify="right", no_wrap=True)
     for row, name in enumerate(results.unit_name):
-        scores = {score: float(values[row]) for score, values in results.scores.items()}
+        scores = same | {score: float(values[row]) for score, values in results.scores.items()}
         table.add_row(Text(name), *(show(scores) for show in shown.values()))
     return table
+
+
+def _cost_of_one(results: Results) -> Cost | None:
+    return cost_per_neuron(results.provenance, len(results.unit_name))
+
+
+def _spent(cost: Cost) -> str:
+    """What the column of seconds means, and what else is known."""
+    known = [f"{_seconds(cost.seconds)} s"]
+    known += [] if cost.flop is None else [f"{cost.flop / 1e12:.3g} TFLOP"]
+    known += [] if cost.joules is None else [f"{cost.joules:.3g} J"]
+    return f"To train a student cost {', '.join(known)}: its share of the teacher's answers, training and pruning, without the teacher."
 
 
 def _models_table(results: Results) -> Table:
@@ -221,6 +153,10 @@ def _text(value: float, decimals: int) -> str:
     return f"{value:.{decimals}f}" if np.isfinite(value) else "-"
 
 
+def _seconds(value: float) -> str:
+    return _text(value, 1 if value < 100 else 0)
+
+
 def _score(name: str, decimals: int = 2) -> Callable[[Mapping[str, float]], str]:
     return lambda scores: _text(scores[name], decimals)
 
@@ -239,7 +175,7 @@ COLUMNS: Mapping[str, Callable[[Mapping[str, float]], str]] = {
     "reli-\nability": _score("reliability"),
     "param-\neters": _score("student_parameters", 0),
     "filters": _score("student_filters", 0),
-    "bytes": _score("student_bytes", 0),
+    "s to\ntrain": lambda scores: _seconds(scores["training_s"]),
     "with\nteacher": _score("teacher_student_r2"),
 }
 """Heads of the table and what stands below them."""

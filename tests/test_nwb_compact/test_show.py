@@ -14,12 +14,13 @@ from nwb_compact.cli import main
 from nwb_compact.nwb_results import write_results
 from nwb_compact.nwb_session import write_session
 from nwb_compact.results import SCORE_COLUMNS, Results, example_results, score_columns
+from nwb_compact.results_json import as_object
 from nwb_compact.session import example_session
-from nwb_compact.show import as_object, print_run
+from nwb_compact.show import print_run
 
 UNIT_KEYS = [
     "unit", "teacher_r2", "student_r2", "teacher_r2_er", "student_r2_er", "student_r2_er_ci", "reliability",
-    "student_parameters", "student_filters", "student_bytes", "teacher_student_r2", "below_snr_floor", "reason",
+    "student_parameters", "student_filters", "student_bytes", "teacher_student_r2", "training_cost", "below_snr_floor", "reason",
 ]  # fmt: skip
 
 
@@ -53,7 +54,7 @@ def test_json_holds_every_run_and_unit(file_path: Path, results: Results) -> Non
     assert shown["version"] == 1
     first, second = shown["runs"]
     names = ["run_id", "preset", "seed", "units", "median", "teacher_parameters", "compression"]
-    names += ["ensemble_members", "teacher_validation_r2"]
+    names += ["ensemble_members", "teacher_validation_r2", "costs"]
     assert list(first) == names
     assert (first["ensemble_members"], first["teacher_validation_r2"]) == (3, [0.41, 0.43, 0.44])
     assert (first["run_id"], first["preset"], first["seed"], first["teacher_parameters"]) == ("example", "quick", 0, 1000)
@@ -71,6 +72,7 @@ def test_json_holds_every_run_and_unit(file_path: Path, results: Results) -> Non
         "student_filters": 100,
         "student_bytes": 36000,
         "teacher_student_r2": 0.5,
+        "training_cost": {"seconds": 6.0, "flop": 5 * 10**11, "joules": None},
         "below_snr_floor": None,
         "reason": "averages only: [no] noise ceiling",
     }
@@ -87,6 +89,12 @@ def test_json_holds_every_run_and_unit(file_path: Path, results: Results) -> Non
         "teacher_student_r2": 0.5,
     }
     assert (second["run_id"], second["preset"], second["seed"], second["teacher_parameters"]) == ("second", None, 7, None)
+    assert first["costs"] == {
+        "teacher": {"seconds": 90.0, "flop": 9 * 10**12, "joules": None, "peak_bytes": 2 * 10**9, "gpu_peak_bytes": None},
+        "lessons": {"seconds": 6.0, "flop": None, "joules": None, "peak_bytes": None, "gpu_peak_bytes": None},
+        "students": {"seconds": 12.0, "flop": 15 * 10**11, "joules": None, "peak_bytes": None, "gpu_peak_bytes": None},
+    }
+    assert (second["costs"], {unit["training_cost"] for unit in second["units"]}) == ({}, {None}), "as in a run of an earlier version"
     assert as_object([results])["runs"] == [first]
 
 
@@ -105,12 +113,13 @@ def test_text_is_readable_at_100_columns_when_piped(file_path: Path) -> None:
     assert "\x1b" not in done.stdout
     assert "…" not in done.stdout
     rows = {line.split()[0]: line.split()[1:] for line in lines if line.split()[:1] and line.split()[0] in ("unit-1", "unit-2", "median")}
-    assert rows["unit-1"] == ["0.50", "0.50", "-", "-", "-", "-", "9000", "100", "36000", "0.50"]
-    assert rows["unit-2"] == ["0.25", "0.25", "0.50", "0.50", "-0.10..0.60", "0.50", "12469", "101", "49876", "0.25"]
-    assert rows["median"] == ["0.50", "0.50", "0.60", "0.60", "0.10..0.75", "0.60", "10734", "100", "42938", "0.50"]
+    assert rows["unit-1"] == ["0.50", "0.50", "-", "-", "-", "-", "9000", "100", "6.0", "0.50"]
+    assert rows["unit-2"] == ["0.25", "0.25", "0.50", "0.50", "-0.10..0.60", "0.50", "12469", "101", "6.0", "0.25"]
+    assert rows["median"] == ["0.50", "0.50", "0.60", "0.60", "0.10..0.75", "0.60", "10734", "100", "6.0", "0.50"]
     said = " ".join(done.stdout.split())
     assert "Run example: preset quick, seed 0; 3 units, 24 images; teacher of 1000 parameters, students 15 times smaller" in said
     assert "over the 12 scored images, none of which is among the 8 that fitted or the 4 that decided when to stop" in said
+    assert "To train a student cost 6.0 s, 0.5 TFLOP: its share of the teacher's answers, training and pruning, without" in said
     assert "unit-1: averages only: [no] noise ceiling unit-3: no student" in said
     assert "Run second" not in said
 
@@ -138,6 +147,27 @@ def test_a_run_of_an_earlier_version_says_of_its_members_what_it_knows(results: 
     output = io.StringIO()
     print_run(earlier, Console(width=100, file=output))
     assert "member" not in output.getvalue()
+
+
+# Costs ----------------------------------------------------------------------------------------------------------------
+def test_what_a_student_cost_is_told_as_far_as_it_is_known(results: Results) -> None:
+    known = {"seconds.lessons": "30", "seconds.students": "420.0", "joules.lessons": "600", "joules.students": "1500"}
+    output = io.StringIO()
+    print_run(replace(results, provenance=known), Console(width=100, file=output))
+    rows = {line.split()[0]: line.split()[1:] for line in output.getvalue().splitlines() if line.split()[:1]}
+    assert (rows["unit-3"][-2], rows["median"][-2]) == ("150", "150")
+    assert "To train a student cost 150 s, 700 J: its share" in output.getvalue()
+    assert as_object([replace(results, provenance=known)])["runs"][0]["units"][2]["training_cost"] == {
+        "seconds": 150.0, "flop": None, "joules": 700.0,
+    }
+
+
+def test_a_run_of_an_earlier_version_has_a_dash_for_its_cost(results: Results) -> None:
+    output = io.StringIO()
+    print_run(replace(results, provenance={"seed": "7"}), Console(width=100, file=output))
+    rows = {line.split()[0]: line.split()[1:] for line in output.getvalue().splitlines() if line.split()[:1]}
+    assert (rows["unit-1"][-2], rows["median"][-2]) == ("-", "-")
+    assert "To train" not in output.getvalue()
 
 
 # Baselines ------------------------------------------------------------------------------------------------------------
@@ -183,7 +213,7 @@ def test_json_has_the_baselines_of_the_runs_that_have_them(results: Results) -> 
     assert [list(unit) for unit in without["units"]] == [UNIT_KEYS] * 3
     assert run["baselines"] == {"ridge": "ridge regression on the features of the backbone", "direct": None}
     added = ["ridge_r2", "ridge_r2_er", "ridge_r2_er_ci", "direct_r2", "direct_r2_er", "direct_r2_er_ci"]
-    assert [list(unit) for unit in run["units"]] == [[*UNIT_KEYS[:-2], *added, *UNIT_KEYS[-2:]]] * 3
+    assert [list(unit) for unit in run["units"]] == [[*UNIT_KEYS[:-3], *added, *UNIT_KEYS[-3:]]] * 3
     assert {name: run["units"][0][name] for name in added[:4]} == {
         "ridge_r2": 0.4, "ridge_r2_er": None, "ridge_r2_er_ci": [None, None], "direct_r2": 0.1,
     }
