@@ -99,9 +99,7 @@ def cost_per_neuron(provenance: Mapping[str, str], n_units: int) -> Cost | None:
     fitted = _fitted_units(provenance, n_units)
     if not spent or not fitted:
         return None
-    total = spent[0]
-    for cost in spent[1:]:
-        total += cost
+    total = sum(spent[1:], start=spent[0])
     flop = None if total.flop is None else round(total.flop / fitted)
     return Cost(total.seconds / fitted, flop, joules=None if total.joules is None else total.joules / fitted)
 

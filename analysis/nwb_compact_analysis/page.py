@@ -15,6 +15,7 @@ import numpy as np
 from nwb_compact import __version__
 from nwb_compact.results import MODELS, SCORE_COLUMNS, Results, baselines_of, median
 from nwb_compact.session import Session
+from nwb_compact_analysis.cost_table import costs_section
 from nwb_compact_analysis.figures import order_by_accuracy, teacher_parameters
 from nwb_compact_analysis.style import number
 
@@ -78,6 +79,7 @@ def render_page(results: Results, session: Session, source: str, sections: Seque
         _how_well(results),
         *(_section(section) for section in sections),
         _unit_table(results),
+        costs_section(results),
         _how_to_cite(session),
         _how_to_reproduce(results, source),
         _provenance(results.provenance),
@@ -306,6 +308,8 @@ th:first-child { text-align: left; font-weight: 600; }
 .units th, .units td { padding-right: 0.45rem; }
 .units td { white-space: nowrap; }
 .units tbody th { min-width: 4rem; max-width: 10rem; overflow-wrap: anywhere; position: sticky; left: 0; background: #fff; }
+.costs td { white-space: nowrap; }
+.costs tbody tr:last-child th, .costs tbody tr:last-child td { border-top: 1px solid #888; }
 .scroll { overflow-x: auto; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem 1.5rem; align-items: flex-start; }
 figure { margin: 0; max-width: 100%; }

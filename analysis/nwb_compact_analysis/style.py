@@ -72,12 +72,12 @@ def number(value: float) -> str:
 
     Examples
     --------
-    >>> number(950.0), number(12469.0), number(2_400_000.0), number(float("nan"))
-    ('950', '12.5 k', '2.4 M', 'not known')
+    >>> number(950.0), number(12469.0), number(2_400_000.0), number(3.2e12), number(float("nan"))
+    ('950', '12.5 k', '2.4 M', '3.2 T', 'not known')
     """
     if not np.isfinite(value):
         return "not known"
-    for size, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+    for size, suffix in ((1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= 0.9995 * size:  # what rounds to 1 k is written so
             return f"{value / size:.3g}{suffix}"
     return f"{value:.3g}"

@@ -118,3 +118,19 @@ def test_the_commands_that_reproduce_the_numbers_can_be_pasted(provenance, comma
     results, session = make_fit(2)
     text = "".join(Reader(render_page(replace(results, provenance=provenance), session, "my session.nwb", [])).text)
     assert f"{command}\nnwb-compact report 'my session.nwb' --run made-up-1" in text
+
+
+def test_the_costs_of_a_run_are_a_table_and_a_students_share_a_sentence(make_fit):
+    results, session = make_fit(3)
+    known = {"seconds.teacher": "60", "flop.teacher": "6e12", "seconds.students": "30", "energy_counters": "package-0"}
+    page = Reader(render_page(replace(results, provenance=known), session, "a.nwb", []))
+    at = page.text.index("What it cost")
+    said = " ".join(page.text[at : at + 4])
+    assert "A student's share of what was done for the students alone is 10 s." in said
+    assert "Energy is what the counters of package-0 told, whatever else ran there." in said
+    row = page.text.index("teacher", page.text.index("peak memory"))
+    assert page.text[row : row + 6] == ["teacher", "1 min 0 s", "6 TFLOP", "100 GFLOP/s", "–", "–"]
+
+
+def test_a_run_of_an_earlier_version_tells_no_costs(make_fit):
+    assert "What it cost" not in Reader(render_page(*make_fit(3), "a.nwb", [])).text
