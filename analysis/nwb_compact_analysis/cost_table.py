@@ -52,11 +52,11 @@ def costs_section(results: Results) -> str:
     if not rows:
         return ""
     one = cost_per_neuron(results.provenance, len(results.unit_name))
-    share = f" A student's share of what was done for the students alone is {duration(one.seconds)}." if one else ""
+    share = f" A student took {duration(one.seconds)}, its share of what was done for the students alone." if one else ""
     counters = results.provenance.get("energy_counters")
     energy = f"Energy is what the counters of {counters} told, whatever else ran there." if counters else "No energy counter could be read."
     text = (
-        f"Over all times the fit was resumed.{share} Operations are those of torch's convolutions and matrix products, two a multiply-add; "
+        f"What each stage took, over all times the fit was resumed.{share} Operations are those of torch's convolutions and matrix products, two a multiply-add; "
         "a dash stands for none that was counted (what numpy computes is not, nor is what was found in the cache), or for what the machine "
         f"did not tell. Memory is all that the process held at its highest. {energy}"
     )

@@ -309,7 +309,7 @@ th:first-child { text-align: left; font-weight: 600; }
 .units td { white-space: nowrap; }
 .units tbody th { min-width: 4rem; max-width: 10rem; overflow-wrap: anywhere; position: sticky; left: 0; background: #fff; }
 .costs td { white-space: nowrap; }
-.costs tbody tr:last-child th, .costs tbody tr:last-child td { border-top: 1px solid #888; }
+.costs tbody tr:last-child th, .costs tbody tr:last-child td { border-top: 2px solid #ccc; }
 .scroll { overflow-x: auto; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem 1.5rem; align-items: flex-start; }
 figure { margin: 0; max-width: 100%; }

@@ -126,7 +126,7 @@ def test_the_costs_of_a_run_are_a_table_and_a_students_share_a_sentence(make_fit
     page = Reader(render_page(replace(results, provenance=known), session, "a.nwb", []))
     at = page.text.index("What it cost")
     said = " ".join(page.text[at : at + 4])
-    assert "A student's share of what was done for the students alone is 10 s." in said
+    assert "A student took 10 s, its share of what was done for the students alone." in said
     assert "Energy is what the counters of package-0 told, whatever else ran there." in said
     row = page.text.index("teacher", page.text.index("peak memory"))
     assert page.text[row : row + 6] == ["teacher", "1 min 0 s", "6 TFLOP", "100 GFLOP/s", "–", "–"]
