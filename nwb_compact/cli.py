@@ -30,12 +30,13 @@ BUILT_IN = {
     "check": Place("nwb_compact.check:command", "List every fault of a session file, before a long run."),
     "fit": Place("nwb_compact.fit:command", "Fit a teacher and compact students to every unit."),
     "show": Place("nwb_compact.show:command", "Print what was fitted and how well."),
+    "export": Place("nwb_compact.export:command", "Write the compact model of one neuron to a file of its own."),
 }
 KNOWN_PLUGINS = {
     "convert": "Turn recordings or published data into a session file.",
     "report": "Draw figures and one page from the results in a file.",
 }
-ORDER = ("simulate", "convert", "check", "fit", "show", "report")
+ORDER = ("simulate", "convert", "check", "fit", "show", "report", "export")
 """Along the path of the data; commands of other packages follow."""
 
 

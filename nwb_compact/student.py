@@ -7,6 +7,7 @@ Layers 2 and 3 halve the map, padded by one row and column before and two after,
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -135,19 +136,26 @@ def same_padding(maps: Tensor, stride: int) -> Tensor:
     return functional.pad(maps, (before, 2, before, 2))
 
 
-def example_student(filters: int = 3, seed: int = 0) -> StudentWeights:
-    """A small student with random weights, for documentation and tests."""
+def example_student(filters: int | Sequence[int] = 3, seed: int = 0) -> StudentWeights:
+    """A student with random weights, for documentation and tests; as many filters in each layer, or as many as are given for each.
+
+    Examples
+    --------
+    >>> n_parameters(example_student((47, 57, 3, 7, 3)))  # medians of the study
+    11737
+    """
     rng = np.random.default_rng(seed)
+    widths = [filters] * N_LAYERS if isinstance(filters, int) else filters
 
     def normal(*shape: int) -> np.ndarray:
         return (rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
 
-    arrays = {"input.mean": np.array(INPUT_MEAN, np.float32), "layer1.kernel": normal(filters, 3, KERNEL_PX, KERNEL_PX)}
-    for layer in range(2, N_LAYERS + 1):
-        arrays[f"layer{layer}.depthwise"] = normal(filters, KERNEL_PX, KERNEL_PX)
-        arrays[f"layer{layer}.pointwise"] = normal(filters, filters)
-    arrays |= {f"layer{layer}.bias": normal(filters) for layer in range(1, N_LAYERS + 1)}
-    return StudentWeights(arrays | {"readout.weight": normal(filters, MAP_PX, MAP_PX), "readout.bias": normal(1)})
+    arrays = {"input.mean": np.array(INPUT_MEAN, np.float32), "layer1.kernel": normal(widths[0], 3, KERNEL_PX, KERNEL_PX)}
+    for layer, (below, above) in enumerate(pairwise(widths), start=2):
+        arrays[f"layer{layer}.depthwise"] = normal(below, KERNEL_PX, KERNEL_PX)
+        arrays[f"layer{layer}.pointwise"] = normal(above, below)
+    arrays |= {f"layer{layer}.bias": normal(width) for layer, width in enumerate(widths, start=1)}
+    return StudentWeights(arrays | {"readout.weight": normal(widths[-1], MAP_PX, MAP_PX), "readout.bias": normal(1)})
 
 
 @dataclass(frozen=True)
