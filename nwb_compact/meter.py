@@ -1,7 +1,7 @@
 """Seconds, operations, peak memory and joules of what is done inside a `with`.
 
-A thread looks at memory twenty times a second, and every few seconds at the energy counters, which begin again at 0 when they are full,
-and tells what was spent so far, so that a program that is killed has lost little of it.
+A thread looks at memory twenty times a second, and every second at the energy counters, which begin again at 0 when they are full, and
+tells what was spent so far, so that of a program that is killed no more than that is lost.
 """
 
 import os
@@ -20,7 +20,7 @@ from nwb_compact.operations import Count, counted
 
 SAMPLE_S = 0.05
 """Between two looks at memory."""
-TELL_S = 5.0
+TELL_S = 1.0
 """Between two looks at the energy counters, which fill up in some tens of minutes at the earliest."""
 ROOT = Path("/")
 
@@ -32,7 +32,7 @@ def metered(tell: Callable[[Cost], None], *, device: str = "cpu", root: Path = R
     Parameters
     ----------
     tell
-        Called every few seconds, by another thread, and at the end, also of work that fails, with all that was spent so far.
+        Called every second, by another thread, and at the end, also of work that fails, with all that was spent so far.
     device
         cpu or cuda: whether a GPU's memory and energy belong to it.
     root

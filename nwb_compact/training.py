@@ -159,7 +159,8 @@ class _State:
     pieces: int = 1
     """Pieces into which batches are cut, doubled whenever memory was too small."""
     known: dict[Any, int] = field(default_factory=dict)
-    """Operations of each kind of step. They are kept, so that what is resumed counts (and on a GPU compiles) none that was counted."""
+    """Operations of each kind of step: those on batches of the same shapes are alike. They are kept, so that what is resumed looks
+    at (and on a GPU runs uncompiled) no kind that it has seen."""
 
 
 def _one_epoch(task: Task, optimizer: torch.optim.Optimizer, state: _State) -> float:

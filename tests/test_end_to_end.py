@@ -122,6 +122,9 @@ def test_a_fit_killed_at_several_stages_and_resumed_ends_with_the_same_scores(do
     resumed, whole = read_results(path)[0], read_results(done, "first")[0]
     for name in SCORE_COLUMNS:
         assert resumed.scores[name].tobytes() == whole.scores[name].tobytes(), name
+    for stage in ("teacher", "lessons", "students"):
+        assert int(resumed.provenance[f"flop.{stage}"]) > 0  # of what was killed a second may be lost
+        assert int(resumed.provenance[f"peak_bytes.{stage}"]) > 2**27
 
 
 def test_baselines_stand_in_the_same_table_and_change_no_other_score(done, folder):
@@ -170,7 +173,7 @@ def test_report_writes_one_page(done, folder):
         (("session.nwb", "--resume", "--seed", "99"), "--resume: found no stopped fit"),
         (("session.nwb", "--split", "column"), "--split column: found no 'split' column"),
         (("done.nwb", "--run-id", "first"), "done.nwb: found a run 'first'"),
-        (("session.nwb", "--images", "tiny.toml"), "tiny.toml: found File is not a zip file"),
+        (("session.nwb", "--images", "tiny.toml"), "tiny.toml: found no zip or tar ("),
     ],
 )
 def test_bad_input_is_one_line_exit_1_and_nothing_lost(words, said, folder, done):

@@ -56,9 +56,9 @@ def costs_section(results: Results) -> str:
     counters = results.provenance.get("energy_counters")
     energy = f"Energy is what the counters of {counters} told, whatever else ran there." if counters else "No energy counter could be read."
     text = (
-        f"What each stage took, over all times the fit was resumed.{share} Operations are those of torch's convolutions and matrix products, two a multiply-add; "
-        "a dash stands for none that was counted (what numpy computes is not, nor is what was found in the cache), or for what the machine "
-        f"did not tell. Memory is all that the process held at its highest. {energy}"
+        f"What each stage took, over all times the fit was resumed.{share} Operations are those of torch's convolutions and matrix "
+        "products, two a multiply-add; a dash stands for none that was counted (what numpy computes is not, nor is what was found in the "
+        f"cache), or for what the machine did not tell. Memory is all that the process held at its highest. {energy}"
     )
     heads, *body = rows
     head = "".join(f"<th>{escape(word)}</th>" for word in heads)
