@@ -17,12 +17,12 @@ from torch.nn import functional
 from nwb_compact import config
 from nwb_compact.backbones import as_tensor, to_device
 from nwb_compact.bank import Bank
-from nwb_compact.images import view
 from nwb_compact.out_of_memory import in_halves
 from nwb_compact.progress import Advance, silent
 from nwb_compact.streaming import on_device
-from nwb_compact.student import KERNEL_PX
+from nwb_compact.student import IMAGE_PX, KERNEL_PX
 from nwb_compact.training import Batch, Plan, Task, derived_seed, train
+from nwb_compact.views import Pictures, views
 
 EPOCHS = 20
 """A training is cut into so many equal parts: after each one a checkpoint may be written and the learning rate follows its cosine."""
@@ -45,35 +45,39 @@ class Lessons:
 
 
 def lessons(
-    images: UInt8[np.ndarray, "image 112 112 3"], answers: Callable[[np.ndarray, int], np.ndarray], settings: config.Distill, *, seed: int
+    pictures: Pictures, answers: Callable[[np.ndarray, int], np.ndarray], settings: config.Distill, *, seed: int
 ) -> Lessons:
-    """Ask the teacher about every view of every image, once.
+    """Ask the teacher about every view of every picture, once.
 
     Parameters
     ----------
-    images
-        Images that students may learn from: never one of the scored side.
+    pictures
+        What students may learn from: never an image of the scored side.
     answers
         The teacher: images, and the number of the view they are, to expected counts (image unit).
     settings
-        How many views, how far they shift.
+        How many views, and what they do.
     seed
         Source of the views.
 
     Examples
     --------
-    >>> images = np.zeros((3, 112, 112, 3), np.uint8)
-    >>> lessons(images, lambda x, view: np.ones((len(x), 2), np.float32), config.Distill(views=2), seed=0).answer.shape
+    >>> class Black:
+    ...     def __len__(self): return 3
+    ...     def read(self, rows): return np.zeros((len(rows), 112, 112, 3), np.uint8)
+    >>> lessons(Black(), lambda x, view: np.ones((len(x), 2), np.float32), config.Distill(views=2), seed=0).answer.shape
     (6, 2)
     """
-    views, answered = np.empty((settings.views, *images.shape), np.uint8), []
+    every, n = np.arange(len(pictures)), len(pictures)
+    images, answered = np.empty((settings.views * n, IMAGE_PX, IMAGE_PX, 3), np.uint8), []
     for number in range(settings.views):
-        views[number] = view(images, number, shift_px=settings.shift_px, seed=seed)
-        answered.append(answers(views[number], number))
+        shown = images[number * n : (number + 1) * n]
+        shown[:] = views(pictures, every, number, settings, seed=seed)
+        answered.append(answers(shown, number))
     answer = np.concatenate(answered).astype(np.float32)
     offset, scale = answer.mean(axis=0), answer.std(axis=0)
     scale = np.where(scale < 1e-6, np.float32(1), scale)
-    return Lessons(views.reshape(-1, *images.shape[1:]), (answer - offset) / scale, offset, scale)
+    return Lessons(images, (answer - offset) / scale, offset, scale)
 
 
 def train_bank(

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,8 @@ from nwb_compact.config import PRESETS, Fit, configure
 from nwb_compact.distill import EPOCHS, Lessons, answers_of, lessons, train_bank
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.feature_cache import cached_features, default_cache_folder
-from nwb_compact.fit_data import SessionData, lesson_images, read_sessions, teacher_sessions
+from nwb_compact.fit_data import SessionData, own_pixels, read_sessions, scored_pixels, teacher_sessions
+from nwb_compact.image_pool import ImagePool, image_pool
 from nwb_compact.layer_choice import choose_layer, sample
 from nwb_compact.memory import keep_freed_memory
 from nwb_compact.nwb_results import require_place, run_ids, write_results
@@ -39,15 +39,14 @@ from nwb_compact.scoring import Predictions, score_units
 from nwb_compact.student import ARCHITECTURE, filters_per_layer, n_parameters
 from nwb_compact.teacher import Teacher, all_epochs, fit_teacher
 from nwb_compact.training import derived_seed
-from nwb_compact.work import Work, work_folder
+from nwb_compact.work import Work, images_folder, work_folder
 
 SHARED_LAYERS = 2
 """Layers that all students of a bank share while they are first trained (see `bank`); pruning refits them, retraining leaves them so."""
 
 
 def fit_sessions(
-    sessions: Sequence[SessionData], n_fitted: int, lesson_pixels: UInt8[np.ndarray, "lesson 112 112 3"], backbone: Backbone | None,
-    settings: Fit, work: Work,
+    sessions: Sequence[SessionData], n_fitted: int, pool: ImagePool, backbone: Backbone | None, settings: Fit, work: Work
 ) -> tuple[Results, ...]:
     """Fit teacher and students to the units of the first `n_fitted` sessions. Nothing is written but to the work folder.
 
@@ -57,8 +56,8 @@ def fit_sessions(
         From `read_sessions`: those that are fitted first, then those that only lend images and responses.
     n_fitted
         How many are fitted.
-    lesson_pixels
-        From `lesson_images`: what students may see.
+    pool
+        What students may see.
     backbone
         From `backbones.frozen_backbone`, with its layer chosen; None trains one.
     settings
@@ -78,7 +77,7 @@ def fit_sessions(
     for number, session in enumerate(sessions[:n_fitted]):
         beside = _baselines(session, seen[number], number, settings, work) if settings.baselines.enabled else {}
         with work.timed("lessons"):
-            taught = _lessons(teacher, backbone, number, lesson_pixels, settings, work)
+            taught = _lessons(teacher, backbone, number, pool, settings, work)
         with work.timed("students"):
             bank = _students(taught, number, settings, work)
         results.append(_results(session, teacher, teacher.predict_members(seen[number], number), taught, bank, beside, settings, work))
@@ -126,13 +125,13 @@ def _baselines(session: SessionData, seen: np.ndarray, number: int, settings: Fi
     return found
 
 
-def _lessons(teacher: Teacher, backbone: Backbone | None, number: int, pixels: np.ndarray, settings: Fit, work: Work) -> Lessons:
+def _lessons(teacher: Teacher, backbone: Backbone | None, number: int, pool: ImagePool, settings: Fit, work: Work) -> Lessons:
     """The teacher's answers to every view of every lesson image; features are computed once for all fitted sessions."""
 
     def answers(views: np.ndarray, view: int) -> np.ndarray:
         return work.array(f"answers_{number}_{view}", lambda: teacher.predict(_seen(backbone, views, f"view {view}", work), number))
 
-    return lessons(pixels, answers, settings.distill, seed=derived_seed(settings.seed, "views"))
+    return lessons(pool, answers, settings.distill, seed=derived_seed(settings.seed, "views"))
 
 
 def _students(taught: Lessons, number: int, settings: Fit, work: Work) -> Bank:
@@ -224,7 +223,7 @@ class _FitCommand(click.Command):
 @click.option("--layer", help="Layer of the backbone; by default the one that predicts validation images best.")
 @click.option("--members", type=click.IntRange(1), help="Networks in the teacher's ensemble.")
 @click.option("--split", type=click.Choice(config.choices(config.Split, "method")), help="Which images are scored.")
-@click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Folder, zip or session file of more images to distil on.")
+@click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Folder, zip, tar or session file of images to distil on.")
 @click.option("--baselines", "with_baselines", is_flag=True, help="Also fit ridge, a direct and a linear-nonlinear model to compare with.")
 @click.option("--device", type=click.Choice(config.choices(Fit, "device")), help="Where to compute.")
 @click.option("--seed", type=click.IntRange(0), help="Source of all randomness.")
@@ -250,14 +249,14 @@ def command(
     asked = settings.teacher
     backbone = frozen_backbone(asked.backbone, asked.layer, vone_visual_degrees=asked.vone_visual_degrees)
     sessions = read_sessions(files, train, settings)
-    lesson_pixels = lesson_images(sessions, images)
+    pool = image_pool(own_pixels(sessions), scored_pixels(sessions), images, images_folder(output or files[0]), quiet=quiet)
     cache = cache_dir or default_cache_folder()
     backbone, layers = _with_layer(backbone, sessions[: len(files)], cache, device, quiet)
-    facts = _facts(sessions, len(files), lesson_pixels, backbone, device)
+    facts = _facts(sessions, len(files), pool, backbone, device)
     decisive = [facts, config.flat(settings), [session.sides for session in sessions], __version__, torch.__version__, commit()]
     work = Work(device, work_folder(output or files[0], decisive, resume=resume), quiet, cache)
     run = work.run_id(run_id or datetime.now(UTC).strftime("%Y%m%d-%H%M%S"))
-    for file_path, results in zip(files, fit_sessions(sessions, len(files), lesson_pixels, backbone, settings, work), strict=True):
+    for file_path, results in zip(files, fit_sessions(sessions, len(files), pool, backbone, settings, work), strict=True):
         if resume and not replaces and run in run_ids(file_path):
             continue  # the fit was killed between two files
         provenance = record(settings, _asked(), facts | layers | work.spent() | dict(results.provenance))
@@ -310,7 +309,7 @@ def _with_layer(
 
 
 def _facts(
-    sessions: Sequence[SessionData], n_fitted: int, lesson_pixels: np.ndarray, backbone: Backbone | None, device: str
+    sessions: Sequence[SessionData], n_fitted: int, pool: ImagePool, backbone: Backbone | None, device: str
 ) -> dict[str, str]:
     """Inputs and machine: part of the provenance, and of what names the work folder."""
     inputs = {
@@ -319,7 +318,8 @@ def _facts(
     }
     return inputs | {
         "fitted_units": str(sum(len(session.responses.unit_name) for session in sessions[:n_fitted])),
-        "lesson_images": f"{len(lesson_pixels)} sha256:{sha256(lesson_pixels.tobytes()).hexdigest()}",
+        "lesson_images": f"{len(pool)} sha256:{pool.sha256}",
+        **{f"lesson_images_left_out.{reason}": str(n) for reason, n in pool.skipped.items()},
         "backbone_sha256": backbone.sha256 if backbone is not None else "trained here",
         **({"layer": backbone.layer} if backbone is not None and backbone.layer else {}),
         "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(),

@@ -1,4 +1,4 @@
-"""What a fit may see: sessions with the side of every image, the images students learn from, and what the teacher is told.
+"""What a fit may see: sessions with the side of every image, and what the teacher is told.
 
 An image that is scored anywhere is in nothing that any model learns from, by hash and by sight.
 """
@@ -12,10 +12,9 @@ from jaxtyping import UInt8
 
 from nwb_compact.config import Fit
 from nwb_compact.errors import NwbCompactError
-from nwb_compact.images import as_rgb, read_images, same_picture
+from nwb_compact.images import as_rgb, same_picture
 from nwb_compact.nwb_session import open_session
 from nwb_compact.responses import Responses, responses_of
-from nwb_compact.session import image_sha256
 from nwb_compact.split import require_every_side, split_images
 from nwb_compact.teacher import TeacherSession
 
@@ -68,27 +67,9 @@ def scored_pixels(sessions: Sequence[SessionData]) -> UInt8[np.ndarray, "scored 
     return np.concatenate([session.images[session.rows("scored")] for session in sessions])
 
 
-def lesson_images(sessions: Sequence[SessionData], places: Sequence[Path]) -> UInt8[np.ndarray, "lesson 112 112 3"]:
-    """What students may learn from: images of the fitting side of every session and the user's own, each once, none that is scored.
-
-    Parameters
-    ----------
-    sessions
-        From `read_sessions`.
-    places
-        Folders, zips and session files of further images.
-
-    Raises
-    ------
-    NwbCompactError
-        If a place cannot be read.
-    """
-    scored = scored_pixels(sessions)
-    own = [session.images[session.rows("fit", "validation")] for session in sessions]
-    further = [images[~same_picture(images, scored)] for images in map(_images_at, places)]
-    everything = np.concatenate([*own, *further])
-    first = {image_sha256(image): row for row, image in reversed(list(enumerate(everything)))}
-    return everything[sorted(first.values())]
+def own_pixels(sessions: Sequence[SessionData]) -> UInt8[np.ndarray, "own 112 112 3"]:
+    """Every image of the sessions that may be learned from."""
+    return np.concatenate([session.images[session.rows("fit", "validation")] for session in sessions])
 
 
 def teacher_sessions(sessions: Sequence[SessionData], n_fitted: int, seen: Sequence[np.ndarray]) -> tuple[TeacherSession, ...]:
@@ -120,12 +101,3 @@ def _without(session: SessionData, scored: UInt8[np.ndarray, "scored 112 112 3"]
     sides = np.array(session.sides)
     sides[learned_from[same_picture(session.images[learned_from], scored)]] = "unused"
     return replace(session, sides=tuple(sides.tolist()))
-
-
-def _images_at(place: Path) -> UInt8[np.ndarray, "image 112 112 3"]:
-    if place.suffix.lower() != ".nwb":
-        return read_images(place)
-    with open_session(place) as session:
-        if session.images.pixels is None:
-            raise NwbCompactError(place, found="hashes instead of images", expected="a session with pixels", next_step="name another file")
-        return as_rgb(session.images.pixels)

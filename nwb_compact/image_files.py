@@ -3,6 +3,7 @@
 Only raster formats are tried, so that no file can start another program, and nothing is unpacked to disk.
 """
 
+import os
 import warnings
 import zipfile
 import zlib
@@ -145,13 +146,12 @@ def is_image(name: str) -> bool:
     >>> [is_image(name) for name in ("a/b.JPG", "a/.b.jpg", "__MACOSX/b.jpg", "notes.txt")]
     [True, False, False, False]
     """
-    path = PurePosixPath(name)
-    return path.suffix.lower() in IMAGE_ENDINGS and not any(map(is_hidden, path.parts))
+    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS and not any(map(is_hidden, name.split("/")))
 
 
 def is_hidden(part: str) -> bool:
     """Whether a file or folder of this name is what an operating system leaves behind."""
-    return (part.startswith(".") and part != "..") or part == "__MACOSX"
+    return (part.startswith(".") and part not in (".", "..")) or part == "__MACOSX"
 
 
 def require_harmless(place: Path, name: str, n_bytes: int) -> None:

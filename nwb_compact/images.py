@@ -1,24 +1,24 @@
-"""Images as models take them: colour, 112 px, and shifted or mirrored views of them that are natural images too."""
+"""Images as models take them: square, colour, 112 px; and which of them show the same."""
 
-from pathlib import Path
+from collections.abc import Callable
+from hashlib import sha256
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8, UInt64
 from PIL import Image
 from torch.nn import functional
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact.image_files import IMAGE_ENDINGS, ImageFile, decoded, image_files
 from nwb_compact.session import Pixels
 from nwb_compact.student import IMAGE_PX
-from nwb_compact.training import derived_seed
 
-ZOOM = 1.25
-"""Most a view is enlarged; the smallest is the whole image."""
 CHUNK = 256
 SAME_LEVELS = 12.0
 """Grey levels by which resizing or saving a picture again may move a block; another picture moves some block by more."""
+RGB_SHAPE = (IMAGE_PX, IMAGE_PX, 3)
+GREY_LEVELS = 3
+"""Largest difference of two channels of a grey image: what JPEG leaves of one that was saved in colour."""
 
 
 def as_rgb(pixels: Pixels) -> UInt8[np.ndarray, "image 112 112 3"]:
@@ -64,73 +64,75 @@ def same_picture(images: UInt8[np.ndarray, "image 112 112 3"], others: UInt8[np.
     >>> same_picture(again, images[:2])
     array([ True,  True, False])
     """
-    if len(others) == 0:
-        return np.zeros(len(images), bool)
-    blocks, known = _blocks(images), _blocks(others)
+    return same_as_any(others)(images)
+
+
+def same_as_any(others: UInt8[np.ndarray, "other 112 112 3"]) -> Callable[[np.ndarray], np.ndarray]:
+    """`same_picture` for many images in parts: the others are looked at once."""
+    known = _blocks(others)
     square = (known**2).sum(axis=1)
-    same = np.zeros(len(images), bool)
-    for row, block in enumerate(blocks):
-        # Only pairs that are near on average are compared block by block.
-        near = np.flatnonzero((block**2).sum() + square - 2 * known @ block < SAME_LEVELS**2 * len(block))
-        same[row] = bool((np.abs(known[near] - block).max(axis=1) <= SAME_LEVELS).any())
+
+    def same(images: UInt8[np.ndarray, "image 112 112 3"]) -> Bool[np.ndarray, "image"]:
+        found = np.zeros(len(images), bool)
+        for start in range(0, len(images), CHUNK):
+            blocks = _blocks(images[start : start + CHUNK])
+            # Only pairs that are near on average are compared block by block.
+            near = (blocks**2).sum(axis=1)[:, None] + square - 2 * blocks @ known.T < SAME_LEVELS**2 * known.shape[1]
+            for row in np.flatnonzero(near.any(axis=1)):
+                found[start + row] = bool((np.abs(known[near[row]] - blocks[row]).max(axis=1) <= SAME_LEVELS).any())
+        return found
+
     return same
 
 
-def view(images: UInt8[np.ndarray, "image 112 112 3"], number: int, *, shift_px: int, seed: int) -> UInt8[np.ndarray, "image 112 112 3"]:
-    """One augmented view of each image: shifted, enlarged and mirrored at random; view 0 is the image itself.
-
-    Whatever a view shows, the teacher answers it itself, so any view that is still a natural image is a valid question. Borders are
-    mirrored, which keeps edges continuous.
+def square_rgb(image: Image.Image, *, coloured: bool = True) -> UInt8[np.ndarray, "112 112 3"]:
+    """The centre square of an image of any size and mode, RGB, 112 px (bilinear, antialiased).
 
     Parameters
     ----------
-    images
-        The images.
-    number
-        Which view; the same number and seed give the same views.
-    shift_px
-        Largest shift along each axis.
-    seed
-        Source of the random choices.
+    image
+        Transparency is left out; of several frames the first is taken.
+    coloured
+        Off: only its luminance, in all three channels.
 
     Examples
     --------
-    >>> images = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), np.uint8)
-    >>> bool((view(images, 0, shift_px=8, seed=0) == images).all()), bool((view(images, 1, shift_px=8, seed=0) == images).all())
-    (True, False)
+    >>> square_rgb(Image.new("RGB", (300, 200), (10, 20, 30)))[0, 0]
+    array([10, 20, 30], dtype=uint8)
     """
-    if number == 0:
-        return images
-    rng = np.random.default_rng(derived_seed(seed, "view", number))
-    n = len(images)
-    scale = (1 / rng.uniform(1.0, ZOOM, n)).astype(np.float32)
-    shift = rng.uniform(-shift_px, shift_px, (n, 2)).astype(np.float32) * 2 / IMAGE_PX
-    mirror = rng.choice(np.array([-1.0, 1.0], np.float32), n)
-    affine = np.zeros((n, 2, 3), np.float32)
-    affine[:, 0, 0], affine[:, 1, 1], affine[:, :, 2] = scale * mirror, scale, shift
-    views = np.empty_like(images)
-    for start in range(0, n, CHUNK):
-        part = slice(start, start + CHUNK)
-        floats = torch.from_numpy(images[part]).permute(0, 3, 1, 2).float()
-        grid = functional.affine_grid(torch.from_numpy(affine[part]), list(floats.shape), align_corners=False)
-        moved = functional.grid_sample(floats, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-        views[part] = moved.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return views
+    if "transparency" in image.info:  # PIL warns where a palette is made RGB at once
+        image = image.convert("RGBA")
+    image = image.convert("RGB") if coloured else image.convert("RGB").convert("L")
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    small = image.resize((IMAGE_PX, IMAGE_PX), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    return np.array(small.convert("RGB"))
 
 
-def read_images(place: Path) -> UInt8[np.ndarray, "image 112 112 3"]:
-    """All images of a folder or zip (any depth, sorted by name), centre-cropped to a square, RGB, 112 px.
+def is_grey(images: UInt8[np.ndarray, "image 112 112 3"]) -> Bool[np.ndarray, "image"]:
+    """Which images have, everywhere, channels that differ by no more than `GREY_LEVELS`.
 
-    Raises
-    ------
-    NwbCompactError
-        If there is no image, or one cannot be read: the line names it.
+    Examples
+    --------
+    >>> is_grey(np.stack([np.full((112, 112, 3), 9, np.uint8), np.full((112, 112, 3), [9, 0, 0], np.uint8)]))
+    array([ True, False])
     """
-    pixels = [_square(file) for file in image_files(place, next_step="check --images")]
-    if not pixels:
-        expected = f"files ending in {', '.join(IMAGE_ENDINGS)}"
-        raise NwbCompactError(place, found="no image", expected=expected, next_step="name a folder or zip of images")
-    return np.stack(pixels)
+    red, green, blue = np.moveaxis(images, -1, 0)
+    most, least = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    return (most - least).max(axis=(1, 2)) <= GREY_LEVELS
+
+
+def pixel_digests(images: UInt8[np.ndarray, "image 112 112 3"]) -> UInt64[np.ndarray, "image"]:
+    """The first 8 bytes of the SHA-256 of each image's pixels: of 12 million, two share them with a chance of 4 in a million.
+
+    Examples
+    --------
+    >>> digests = pixel_digests(np.zeros((2, 112, 112, 3), np.uint8))
+    >>> bool(digests[0] == digests[1])
+    True
+    """
+    prefixes = b"".join(sha256(np.ascontiguousarray(image).data).digest()[:8] for image in images)
+    return np.frombuffer(prefixes, "<u8").astype(np.uint64)
 
 
 def _resized(images: UInt8[np.ndarray, "image height width 3"]) -> UInt8[np.ndarray, "image 112 112 3"]:
@@ -141,14 +143,9 @@ def _resized(images: UInt8[np.ndarray, "image height width 3"]) -> UInt8[np.ndar
 
 def _blocks(images: UInt8[np.ndarray, "image 112 112 3"]) -> Float32[np.ndarray, "image block"]:
     """Mean luminance of each 4 x 4 px block."""
-    side = IMAGE_PX // 4
-    luminance = [images[start : start + CHUNK].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-                 for start in range(0, len(images), CHUNK)]
-    return np.concatenate([part.reshape(-1, side, 4, side, 4).mean(axis=(2, 4)).reshape(len(part), -1) for part in luminance])
-
-
-def _square(file: ImageFile) -> UInt8[np.ndarray, "112 112 3"]:
-    image = decoded(file).convert("RGB")
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return np.asarray(image.resize((IMAGE_PX, IMAGE_PX), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)))
+    blocks = np.empty((len(images), (IMAGE_PX // 4) ** 2), np.float32)
+    for start in range(0, len(images), CHUNK):
+        luminance = images[start : start + CHUNK].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+        means = luminance.reshape(-1, IMAGE_PX // 4, 4, IMAGE_PX // 4, 4).mean(axis=(2, 4))
+        blocks[start : start + CHUNK] = means.reshape(-1, blocks.shape[1])
+    return blocks

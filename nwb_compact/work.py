@@ -19,6 +19,9 @@ from nwb_compact.errors import NwbCompactError
 from nwb_compact.feature_cache import default_cache_folder
 from nwb_compact.meter import energy_counters, metered
 
+IMAGES = "images"
+"""Beside the work folders of a file: what lists the images of `--images`."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -78,10 +81,10 @@ class Work:
         return path.read_text(encoding="utf-8")
 
     def remove(self) -> None:
-        """Remove the folder, and the one above it when it holds no other fit."""
+        """Remove the folder, and the one above it with the images when it holds no other fit."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        if not any(self.folder.parent.iterdir()):
-            self.folder.parent.rmdir()
+        if all(path.name == IMAGES for path in self.folder.parent.iterdir()):
+            shutil.rmtree(self.folder.parent, ignore_errors=True)
 
 
 def work_folder(beside: Path, decisive: object, *, resume: bool) -> Path:
@@ -109,7 +112,7 @@ def work_folder(beside: Path, decisive: object, *, resume: bool) -> Path:
     ('.session.nwb-compact', 12)
     """
     key = sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
-    folder = beside.resolve().with_name(f".{beside.stem}.nwb-compact") / key
+    folder = _fits_folder(beside) / key
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
     elif not folder.exists():
@@ -117,3 +120,18 @@ def work_folder(beside: Path, decisive: object, *, resume: bool) -> Path:
         raise NwbCompactError("--resume", found="no stopped fit", expected=expected, next_step="leave --resume out")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def images_folder(beside: Path) -> Path:
+    """Where the pool of further images lies (see `image_pool`), for all fits of a file, as each of them lists the same ones.
+
+    Examples
+    --------
+    >>> images_folder(Path("/data/session.nwb")).as_posix()
+    '/data/.session.nwb-compact/images'
+    """
+    return _fits_folder(beside) / IMAGES
+
+
+def _fits_folder(beside: Path) -> Path:
+    return beside.resolve().with_name(f".{beside.stem}.nwb-compact")

@@ -10,6 +10,7 @@ from scipy.ndimage import convolve
 from nwb_compact import config
 from nwb_compact.bank import Bank, BankShape
 from nwb_compact.distill import EPOCHS, Lessons, _stream, answers_of, lessons, smooth_kernels, train_bank
+from nwb_compact.image_pool import ImagePool
 
 SHAPE = BankShape(n_units=2, widths=(3, 3, 2, 2, 2), shared_layers=2)
 SETTINGS = config.Distill(batch_images=8, blur_times=0)
@@ -36,7 +37,7 @@ def brightness(images, view=0):
 
 @pytest.fixture(scope="module")
 def taught():
-    return lessons(blobs(), brightness, config.Distill(views=1), seed=0)
+    return lessons(ImagePool(blobs()), brightness, config.Distill(views=1), seed=0)
 
 
 def new_bank(seed=0):
@@ -58,7 +59,7 @@ def test_the_teacher_is_asked_about_every_view_and_the_first_is_the_image_itself
         views.append(view)
         return brightness(shown)
 
-    found = lessons(images, teacher, config.Distill(views=3, shift_px=10), seed=0)
+    found = lessons(ImagePool(images), teacher, config.Distill(views=3, shift_px=10), seed=0)
     assert found.images.shape == (18, 112, 112, 3)
     assert found.images.dtype == np.uint8
     np.testing.assert_array_equal(found.images[:6], images)
@@ -71,13 +72,13 @@ def test_the_teacher_is_asked_about_every_view_and_the_first_is_the_image_itself
 
 def test_the_seed_decides_on_the_views():
     settings = config.Distill(views=2)
-    first, again, other = (lessons(blobs(4), brightness, settings, seed=seed).images for seed in (1, 1, 2))
+    first, again, other = (lessons(ImagePool(blobs(4)), brightness, settings, seed=seed).images for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first[4:] != other[4:]).any()
 
 
 def test_a_unit_of_which_the_teacher_says_always_the_same_is_no_division_by_zero():
-    found = lessons(blobs(4), lambda images, view: np.full((len(images), 2), 3.0, np.float32), config.Distill(views=1), seed=0)
+    found = lessons(ImagePool(blobs(4)), lambda images, view: np.full((len(images), 2), 3.0, np.float32), config.Distill(views=1), seed=0)
     np.testing.assert_array_equal(found.answer, 0)
     np.testing.assert_array_equal(found.scale, 1)
     np.testing.assert_array_equal(found.offset, 3)

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from nwb_compact.config import configure
 from nwb_compact.errors import NwbCompactError
-from nwb_compact.fit_data import lesson_images, read_sessions, scored_pixels, teacher_sessions
+from nwb_compact.fit_data import own_pixels, read_sessions, scored_pixels, teacher_sessions
 from nwb_compact.images import as_rgb, same_picture
 from nwb_compact.natural_images import natural_images
 from nwb_compact.nwb_session import write_session
@@ -34,24 +33,13 @@ def with_pixels(session, pixels):
     return replace(session, images=replace(session.images, pixels=pixels, sha256=tuple(image_sha256(image) for image in pixels)))
 
 
-def test_lessons_are_the_fitting_side_alone(path):
-    sessions = read_sessions([path], [], SETTINGS)
-    found = lesson_images(sessions, [])
-    assert len(found) == 20
-    assert not same_picture(found, scored_pixels(sessions)).any()
-
-
-def test_scored_images_in_a_folder_or_session_of_further_images_are_left_out(path, session, tmp_path):
-    further = natural_images(5, seed=99)
-    folder = tmp_path / "stimuli"
-    folder.mkdir()
-    for number, image in enumerate((*session.images.pixels, *further)):
-        Image.fromarray(image).save(folder / f"{number:03d}.jpg", quality=90)
-    sessions = read_sessions([path], [], SETTINGS)
-    from_folder = lesson_images(sessions, [folder])
-    assert not same_picture(from_folder, scored_pixels(sessions)).any()
-    assert same_picture(further, from_folder).all()
-    assert len(lesson_images(sessions, [path])) == 20
+def test_own_images_are_the_fitting_side_of_all_sessions(path, session, tmp_path):
+    write_session(with_pixels(session, natural_images(40, seed=7)), tmp_path / "lent.nwb")
+    sessions = read_sessions([path], [tmp_path / "lent.nwb"], SETTINGS)
+    fitted, lent = (session.images[session.rows("fit", "validation")] for session in sessions)
+    assert (len(fitted), len(lent)) == (20, 40)
+    np.testing.assert_array_equal(own_pixels(sessions), np.concatenate([fitted, lent]))
+    assert not same_picture(own_pixels(sessions), scored_pixels(sessions)).any()
 
 
 def test_a_lent_session_that_shows_scored_pictures_at_another_size_does_not_use_them(session, tmp_path):
@@ -69,12 +57,6 @@ def test_a_session_without_pixels_is_refused(session, tmp_path):
     write_session(hashes, tmp_path / "hashes.nwb")
     with pytest.raises(NwbCompactError, match="found hashes instead of images"):
         read_sessions([tmp_path / "hashes.nwb"], [], SETTINGS)
-
-
-def test_every_lesson_is_given_once(path, session, tmp_path):
-    twice = np.concatenate([session.images.pixels[:20], session.images.pixels[:20]])
-    write_session(with_pixels(session, twice), tmp_path / "twice.nwb")
-    assert len(lesson_images(read_sessions([path], [tmp_path / "twice.nwb"], SETTINGS), [])) == 20
 
 
 # A frozen backbone ----------------------------------------------------------------------------------------------------
@@ -107,4 +89,4 @@ def test_pictures_saved_again_in_another_fitted_file_or_in_the_same_are_not_lear
     (one,) = read_sessions([tmp_path / "again.nwb"], [], SETTINGS)
     assert one.sides[:10] == ("unused",) * 10
     assert one.sides[20:] == ("scored",) * 20
-    assert not same_picture(lesson_images([one], []), scored_pixels([one])).any()
+    assert not same_picture(own_pixels([one]), scored_pixels([one])).any()

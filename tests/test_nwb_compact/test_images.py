@@ -1,29 +1,15 @@
+import hashlib
 import io
-import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact.images import CHUNK, ZOOM, as_rgb, read_images, same_picture, view
+from nwb_compact.images import CHUNK, GREY_LEVELS, as_rgb, is_grey, pixel_digests, same_picture, square_rgb
 from nwb_compact.natural_images import natural_images
 
 RNG = np.random.default_rng(0)
-
-
-def encoded(pixels, kind="png"):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def smooth(n=3):
-    """Images that vary slowly, so that shifts and zooms change them little but visibly."""
-    rows, columns = np.mgrid[:112, :112]
-    return np.stack([np.stack([rows * 2, columns * 2, (rows + columns) + 5 * number], axis=-1) for number in range(n)]).astype(np.uint8)
 
 
 # as_rgb ---------------------------------------------------------------------------------------------------------------
@@ -63,6 +49,13 @@ def test_other_pictures_are_not_the_same():
     assert not same_picture(grey, grey[:0]).any()
 
 
+def test_pictures_beyond_a_chunk_are_compared_too():
+    others = natural_images(3, seed=4)
+    images = np.repeat(natural_images(1, seed=9), CHUNK + 3, axis=0)
+    images[[0, CHUNK - 1, CHUNK + 1]] = others
+    assert np.flatnonzero(same_picture(images, others)).tolist() == [0, CHUNK - 1, CHUNK + 1]
+
+
 def test_images_of_the_right_size_are_left_as_they_are():
     pixels = RNG.integers(0, 256, (3, 112, 112, 3), np.uint8)
     np.testing.assert_array_equal(as_rgb(pixels), pixels)
@@ -84,149 +77,42 @@ def test_images_beyond_a_chunk_keep_their_order():
     np.testing.assert_array_equal(as_rgb(pixels)[:, 50, 50, 1], pixels[:, 0, 0, 0])
 
 
-# Views ----------------------------------------------------------------------------------------------------------------
-def test_view_0_is_the_image_itself():
-    images = smooth()
-    assert view(images, 0, shift_px=8, seed=0) is images
+# Encoded images of any kind ---------------------------------------------------------------------------------------------
+def test_the_sides_of_a_wide_image_are_cut_off():
+    wide = np.full((60, 180, 3), 30, np.uint8)
+    wide[:, :60], wide[:, 120:] = 200, 100
+    found = square_rgb(Image.fromarray(wide))
+    assert found.shape == (112, 112, 3)
+    assert (found[:, 6:-6] == 30).all()
 
 
-@settings(max_examples=10, deadline=None)
-@given(number=st.integers(1, 50), shift_px=st.integers(0, 30), seed=st.integers(0, 5))
-def test_a_view_is_made_of_the_values_of_its_image(number, shift_px, seed):
-    images = (smooth() // 2 + 60).astype(np.uint8)
-    found = view(images, number, shift_px=shift_px, seed=seed)
-    assert found.dtype == np.uint8
-    assert found.shape == images.shape
-    assert (found.min(axis=(1, 2)) >= images.min(axis=(1, 2))).all()
-    assert (found.max(axis=(1, 2)) <= images.max(axis=(1, 2))).all()
+@pytest.mark.parametrize(("mode", "expected"), [("L", 102), ("1", 255), ("RGBA", 102), ("P", 102), ("CMYK", 102), ("LA", 102)])
+def test_images_of_other_modes_become_rgb(mode, expected):
+    found = square_rgb(Image.new("RGB", (80, 80), (expected,) * 3).convert(mode))
+    assert np.abs(found.astype(int) - expected).max() <= 1
 
 
-def test_the_same_number_and_seed_give_the_same_view_and_others_another():
-    images = smooth()
-    first = view(images, 1, shift_px=8, seed=0)
-    np.testing.assert_array_equal(first, view(images, 1, shift_px=8, seed=0))
-    assert (first != view(images, 2, shift_px=8, seed=0)).any()
-    assert (first != view(images, 1, shift_px=8, seed=1)).any()
+def test_a_palette_with_transparency_is_read_without_a_warning():
+    stream = io.BytesIO()
+    Image.new("P", (80, 80), 3).save(stream, "PNG", transparency=bytes([255, 0, 0, 128]))
+    assert square_rgb(Image.open(stream)).shape == (112, 112, 3)
 
 
-def test_a_view_is_shifted_enlarged_or_mirrored_no_further_than_said():
-    """On ramps the pixel value tells where it came from."""
-    rows, columns = np.mgrid[:112, :112]
-    ramp = np.stack([rows, columns, rows * 0], axis=-1).astype(np.uint8)
-    found = view(np.repeat(ramp[None], 40, axis=0), 3, shift_px=6, seed=0).astype(float)
-    down, right = np.diff(found[:, 46:66, 56, 0], axis=1).mean(axis=1), np.diff(found[:, 56, 46:66, 1], axis=1).mean(axis=1)
-    assert (down > 1 / ZOOM - 0.06).all()
-    assert (down < 1.06).all(), "up stays up"
-    np.testing.assert_allclose(np.abs(right), down, atol=0.11)
-    assert {-1.0, 1.0} == set(np.sign(right)), "some are mirrored"
-    centre = found[:, 55:57, 55:57].mean(axis=(1, 2))[:, :2] - 55.5
-    assert np.abs(centre).max() <= 6.6
-    assert np.abs(centre).max() > 4
+def test_luminance_alone():
+    found = square_rgb(Image.new("RGB", (80, 80), (200, 100, 0)), coloured=False)
+    assert (np.abs(found - (0.299 * 200 + 0.587 * 100)) < 1).all()
 
 
-# Reading --------------------------------------------------------------------------------------------------------------
-@pytest.fixture
-def pictures():
-    """By name: plain colours, so that order and crop can be told."""
-    def plain(value, height=20, width=20):
-        return np.full((height, width, 3), value, np.uint8)
-
-    wide = plain(30, 20, 60)
-    wide[:, :20], wide[:, 40:] = 200, 100
-    return {"b.png": encoded(plain(20)), "a.PNG": encoded(plain(10)), "sub/c.bmp": encoded(wide, "bmp"), "notes.txt": b"not an image"}
+def test_an_image_is_grey_where_its_channels_are_nearly_the_same_everywhere():
+    images = np.repeat(RNG.integers(0, 250, (4, 112, 112, 1), np.uint8), 3, axis=3)
+    images[1, 70, 3, 2] += GREY_LEVELS
+    images[2, 70, 3, 2] += GREY_LEVELS + 1
+    images[3, :, :, 0] = 0
+    assert is_grey(images).tolist() == [True, True, False, False]
 
 
-def write(place, files):
-    if place.suffix == ".zip":
-        with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, data in files.items():
-                archive.writestr(name, data)
-    else:
-        for name, data in files.items():
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            (place / name).write_bytes(data)
-    return place
-
-
-@pytest.mark.parametrize("place", ["folder", "images.zip"])
-def test_a_folder_and_a_zip_are_read_alike_sorted_by_name_and_cropped_to_the_centre(tmp_path, pictures, place):
-    found = read_images(write(tmp_path / place, pictures))
-    assert found.shape == (3, 112, 112, 3)
-    assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found[:, 56, 56, 0], [10, 20, 30])
-    assert (found[2, :, 6:-6] == 30).all(), "the sides of a wide image are cut off"
-
-
-def test_what_a_mac_adds_to_a_zip_is_passed_over(tmp_path, pictures):
-    assert len(read_images(write(tmp_path / "images.zip", pictures | {"__MACOSX/._a.png": b"resource fork"}))) == 3
-
-
-def test_a_folder_whose_name_ends_as_an_image_does_is_passed_over(tmp_path, pictures):
-    assert len(read_images(write(tmp_path / "folder", pictures | {"d.png/e.png": pictures["b.png"]}))) == 4
-
-
-@pytest.mark.parametrize(("mode", "expected"), [("L", 102), ("1", 255), ("RGBA", 102), ("P", 102), ("CMYK", 102)])
-def test_images_of_other_modes_become_rgb(tmp_path, mode, expected):
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (expected,) * 3).convert(mode).save(buffer, "tiff")
-    found = read_images(write(tmp_path / "folder", {"a.tif": buffer.getvalue()}))
-    assert abs(int(found[0, 5, 5, 0]) - expected) <= 1
-
-
-@pytest.mark.parametrize("place", ["folder", "images.zip"])
-def test_a_place_without_images_is_named(tmp_path, place):
-    with pytest.raises(NwbCompactError, match=rf"{place}: found no image, expected files ending in .jpg, .* Next: name a folder or zip"):
-        read_images(write(tmp_path / place, {"notes.txt": b"nothing"}))
-
-
-@pytest.mark.parametrize("place", ["folder", "images.zip"])
-@pytest.mark.parametrize(("data", "found"), [
-    (b"no image at all", "UnidentifiedImageError"),
-    (b"", "UnidentifiedImageError"),
-    (encoded(RNG.integers(0, 256, (40, 40, 3), np.uint8))[:900], "OSError"),
-])
-def test_an_image_that_cannot_be_read_is_named(tmp_path, pictures, place, data, found):
-    with pytest.raises(NwbCompactError, match=rf"bad\.png: found .*{found}.*, expected a readable image\. Next: remove or repair it"):
-        read_images(write(tmp_path / place, pictures | {"bad.png": data}))
-
-
-def test_16_bits_are_refused_and_not_cut_off(tmp_path, pictures):
-    with pytest.raises(NwbCompactError, match=r"bad\.png: found more than 8 bits a channel \(mode I;16\), expected 8 bits a channel"):
-        read_images(write(tmp_path / "folder", pictures | {"bad.png": encoded(np.full((8, 8), 300, np.uint16))}))
-
-
-def test_an_image_that_would_fill_the_memory_is_refused_before_it_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    bomb = encoded(np.zeros((60, 60), np.uint8))
-    with pytest.raises(NwbCompactError, match=r"bomb\.png: found DecompressionBombError: .*, expected a readable image"):
-        read_images(write(tmp_path / "folder", {"bomb.png": bomb}))
-
-
-def test_neither_a_folder_nor_a_zip_is_named(tmp_path):
-    (tmp_path / "images.zip").write_bytes(b"no zip")
-    for place in (tmp_path / "images.zip", tmp_path / "absent"):
-        with pytest.raises(NwbCompactError, match=rf"{place.name}: found .*, expected a folder or a zip of images\. Next: check --images"):
-            read_images(place)
-
-
-@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_damaged_zip_is_named(tmp_path, kind):
-    place = tmp_path / "images.zip"
-    noise = encoded(RNG.integers(0, 256, (40, 40, 3), np.uint8), "bmp")
-    with zipfile.ZipFile(place, "w", kind) as archive:
-        archive.writestr("a.bmp", noise)
-    data = bytearray(place.read_bytes())
-    data[40:60] = b"\xff" * 20
-    place.write_bytes(bytes(data))
-    with pytest.raises(NwbCompactError, match=r"images\.zip: found .*, expected a folder or a zip of images"):
-        read_images(place)
-
-
-def test_an_encrypted_zip_is_named(tmp_path, pictures):
-    place = write(tmp_path / "images.zip", {"b.png": pictures["b.png"]})
-    data = bytearray(place.read_bytes())
-    data[6] |= 1  # the flag of encryption, in the local header and in the central directory
-    data[data.index(b"PK\x01\x02") + 8] |= 1
-    place.write_bytes(bytes(data))
-    with pytest.raises(NwbCompactError, match=r"images\.zip: found .*encrypted.*, expected a folder or a zip of images"):
-        read_images(place)
+def test_a_digest_is_the_start_of_sha256():
+    images = RNG.integers(0, 256, (2, 112, 112, 3), np.uint8)
+    expected = [int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8], "little") for image in images]
+    assert pixel_digests(images).tolist() == expected
+    assert pixel_digests(images[:0]).tolist() == []
