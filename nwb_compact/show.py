@@ -82,10 +82,11 @@ def _named(units: Sequence[str]) -> str:
 
 def _title(results: Results) -> str:
     said = results.provenance
+    made = f"preset {said['preset']}, seed {said.get('seed', 'unknown')}; " if "preset" in said else ""  # not where models were imported
+    smaller = _text(median(results.scores["compression"]), 0)
     return (
-        f"Run {results.run_id}: preset {said.get('preset', 'unknown')}, seed {said.get('seed', 'unknown')}; "
-        f"{len(results.unit_name)} units, {len(results.image_sha256)} images; teacher of {said.get('teacher_parameters', 'unknown')} "
-        f"parameters, students {_text(median(results.scores['compression']), 0)} times smaller (median)."
+        f"Run {results.run_id}: {made}{len(results.unit_name)} units, {len(results.image_sha256)} images; "
+        f"teacher of {said.get('teacher_parameters', 'unknown')} parameters, students {smaller} times smaller (median)."
     )
 
 
@@ -100,16 +101,18 @@ def _ensemble(results: Results) -> str:
 
 
 def _table(results: Results, columns: Mapping[str, Callable[[Mapping[str, float]], str]] | None = None) -> Table:
-    shown = COLUMNS if columns is None else columns
+    """A row a unit; a column in which no unit has a number is left out."""
     table = Table(box=SIMPLE, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("unit", footer="median", overflow="fold", max_width=16)
     cost = _cost_of_one(results)
     same = {"training_s": cost.seconds if cost else float("nan")}
     medians = same | {name: median(values) for name, values in results.scores.items()}
+    units = [same | {score: float(values[row]) for score, values in results.scores.items()} for row in range(len(results.unit_name))]
+    given = COLUMNS if columns is None else columns
+    shown = {head: show for head, show in given.items() if any(show(scores) != "-" for scores in units)}
     for head, show in shown.items():
         table.add_column(head, footer=show(medians), justify="right", no_wrap=True)
-    for row, name in enumerate(results.unit_name):
-        scores = same | {score: float(values[row]) for score, values in results.scores.items()}
+    for name, scores in zip(results.unit_name, units, strict=True):
         table.add_row(Text(name), *(show(scores) for show in shown.values()))
     return table
 

@@ -76,6 +76,7 @@ def plot_accuracy_against_parameters(results: Results, ax: Axes | None = None) -
         ("students", scores["student_parameters"], scores["student_r2"], STUDENT, STUDENT_MARKER),
         ("teacher", size_of_teacher, scores["teacher_r2"], TEACHER, TEACHER_MARKER),
     )
+    drawn = drawn if np.isfinite(scores["teacher_r2"]).any() else drawn[:1]  # of imported students the teacher may not be known
     middle = [(median(size), median(r2)) for _, size, r2, _, _ in drawn]
     ax.plot(*zip(*middle, strict=True), color=GREY, linewidth=0.8, linestyle="--", zorder=1)
     for (label, size, r2, colour, marker), (x, y) in zip(drawn, middle, strict=True):

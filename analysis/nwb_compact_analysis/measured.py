@@ -12,6 +12,8 @@ from nwb_compact.session import Session
 def measured_means(session: Session, results: Results) -> Float[np.ndarray, "image unit"]:
     """Repeat averages over valid presentations, NaN where nothing was measured; (image unit) in the order of `results`.
 
+    A unit of the session whose responses were never counted has NaN everywhere.
+
     Raises
     ------
     NwbCompactError
@@ -22,9 +24,10 @@ def measured_means(session: Session, results: Results) -> Float[np.ndarray, "ima
         expected = f"the {len(session.images)} images of the session, in their order"
         raise NwbCompactError("image_sha256", found=found, expected=expected, next_step="fit the file again")
     responses = responses_of(session)  # the same averages that the fit was scored on
-    column = {name: j for j, name in enumerate(responses.unit_name)}
-    missing = [name for name in results.unit_name if name not in column]
+    missing = [name for name in results.unit_name if name not in session.units.name]
     if missing:
         found, expected = f"no '{missing[0]}' in the file", f"a unit of the session for each of the {len(results.unit_name)} fitted"
         raise NwbCompactError(f"run {results.run_id}", found=found, expected=expected, next_step="fit the file again")
-    return responses.mean[:, [column[name] for name in results.unit_name]]
+    column = {name: j for j, name in enumerate(responses.unit_name)}
+    uncounted = np.full(len(session.images), np.nan)
+    return np.stack([responses.mean[:, column[name]] if name in column else uncounted for name in results.unit_name], axis=1)

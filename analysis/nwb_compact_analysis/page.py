@@ -99,9 +99,11 @@ def headline(results: Results) -> str:
     """
     student = results.scores["student_r2"]
     n = int(np.isfinite(student).sum())
+    teacher = median(results.scores["teacher_r2"])
+    beside = "" if np.isnan(teacher) else f"; the teacher reaches {teacher:.2f}"  # students that were imported come without one
     return (
         f"On {results.side.count('scored'):,} scored images the students predict {n} of {len(student)} units with a median r² of "
-        f"{median(student):.2f}; the teacher reaches {median(results.scores['teacher_r2']):.2f}."
+        f"{median(student):.2f}{beside}."
     )
 
 
@@ -134,18 +136,19 @@ def _how_well(results: Results) -> str:
         "explainable variance explained (FEVE)": "feve",
         "single-trial correlation": "single_trial_r",
     }
-    models = (*MODELS, *baselines_of(scores))
+    models = [model for model in (*MODELS, *baselines_of(scores)) if model == "student" or np.isfinite(scores[f"{model}_r2"]).any()]
     heads = "".join(f"<th>{_e(model)}</th>" for model in models)
     body = "".join(_median_row(label, [scores[f"{model}_{name}"] for model in models]) for label, name in rows.items())
     table = (
         f'<div class="scroll"><table><thead><tr><th>median over units</th>{heads}<th>units</th></tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
+    with_teacher = median(scores["teacher_student_r2"])
     sizes = {
         "parameters": f"teacher {number(teacher_parameters(results))}, student {number(median(scores['student_parameters']))} (median)",
         "compression": f"{median(scores['compression']):,.0f} times fewer parameters (median)",
         "size of a student": f"{number(median(scores['student_bytes']))}B as float32 (median)",
-        "student against teacher": f"r² {median(scores['teacher_student_r2']):.2f} between their predictions (median)",
+        **({} if np.isnan(with_teacher) else {"student against teacher": f"r² {with_teacher:.2f} between their predictions (median)"}),
     }
     return f"<h2>How well</h2>\n{table}\n{_reasons(results)}\n{_MEANING}\n{_pairs(sizes)}"
 

@@ -108,13 +108,14 @@ def draw_sections(results: Results, session: Session) -> list[Section]:
     """
     measured = measured_means(session, results)
     order = [int(unit) for unit in figures.order_by_accuracy(results)]
+    answered = [unit for unit in order if np.isfinite(measured[:, unit]).any()] or order
     return [
         _accuracy(results),
         *_baselines(results),
         *_members(results, measured),
-        _scores_by_unit(results, order),
+        _scores_by_unit(results, answered),
         _consolidation(results),
-        _fits(results, measured, order),
+        _fits(results, measured, answered),
         _filters(results, order),
         _best_and_worst(results, session, measured, order),
     ]
@@ -125,10 +126,13 @@ def _accuracy(results: Results) -> Section:
         "First: a point below the dashed line is a unit whose student lost accuracy against its teacher. Second: what that saves "
         "in parameters; small marks are units, large marks medians."
     )
-    drawn = (
+    drawn = [
         ("figure_1_teacher_against_student.png", "Student r² against teacher r², one point a unit.", figures.plot_teacher_against_student),
         ("figure_2_accuracy_against_parameters.png", "r² against the number of parameters.", figures.plot_accuracy_against_parameters),
-    )
+    ]
+    if not np.isfinite(results.scores["teacher_r2"]).any() and np.isfinite(results.scores["student_r2"]).any():
+        text = "The run has no answers of a teacher to compare the students with. Small marks are units, the large mark is their median."
+        drawn = drawn[1:]
     return Section("Accuracy and size", text, tuple(_picture(name, alt, partial(plot, results), 3.6) for name, alt, plot in drawn))
 
 
@@ -162,10 +166,10 @@ def _members(results: Results, measured: Float[np.ndarray, "image unit"]) -> lis
 
 
 def _scores_by_unit(results: Results, order: Sequence[int]) -> Section:
-    corrected = np.isfinite(results.scores["student_r2_er"])
+    corrected = np.isfinite(results.scores["student_r2_er"][list(order)])
     text = "Noise-corrected r² of each unit, best first, with the student's 90 % interval. An arrow head marks a value beyond the axis."
     if not corrected.any():
-        reason = next((reason for reason in results.reason if reason), "no reason is stored")
+        reason = next((results.reason[unit] for unit in order if results.reason[unit]), "no reason is stored")
         text = f"r² of each unit, best first. Noise-corrected r² and its interval cannot be shown for any unit: {reason}."
     elif not corrected.all():
         text += f" {(~corrected).sum()} of {len(corrected)} units have no such score and stand last, with the reason."

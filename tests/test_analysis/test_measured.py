@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.session import ResponseUnits
 from nwb_compact_analysis.measured import measured_means
 
 
@@ -29,6 +30,16 @@ def test_repeat_averages_are_taken_as_they_are_and_lined_up_with_the_runs_units(
     results, session = make_fit(3, 6, averages_only=True)
     turned = replace(results, unit_name=results.unit_name[::-1])
     np.testing.assert_array_equal(measured_means(session, turned), session.mean_responses.mean[:, ::-1])
+
+
+def test_a_unit_that_was_never_counted_is_nan(make_fit):
+    """As those of other sessions are, where models of several are kept in one file."""
+    results, session = make_fit(3, 6, averages_only=True)
+    counted = ResponseUnits(np.array([0, 2], np.uint32), None, None)
+    means = replace(session.mean_responses, mean=session.mean_responses.mean[:, [0, 2]])
+    measured = measured_means(replace(session, response_units=counted, mean_responses=means), results)
+    np.testing.assert_array_equal(measured[:, [0, 2]], means.mean)
+    assert np.isnan(measured[:, 1]).all()
 
 
 def test_a_run_on_other_images_is_refused(make_fit):

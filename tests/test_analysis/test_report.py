@@ -6,6 +6,8 @@ import pytest
 from PIL import Image
 
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.session import ResponseUnits
+from nwb_compact_analysis.page import render_page
 from nwb_compact_analysis.report import DOTS_PER_INCH, UNITS_A_FIGURE, draw_sections, write_report
 
 
@@ -59,6 +61,28 @@ def test_of_an_ensemble_the_page_tells_what_averaging_gains_and_how_far_members_
     html = write_report(*make_fit(3), "a.nwb", tmp_path).read_text(encoding="utf-8")
     assert "<h2>Members of the teacher</h2>" in html
     assert "how far the teacher&#x27;s members disagree: one SD over members to either side" in html
+
+
+def test_imported_students_have_no_teacher_beside_them_and_only_units_that_answered_are_drawn(make_fit):
+    """The published models are of four sessions, and a file has the responses of one."""
+    results, session = make_fit(3, 12, averages_only=True)
+    counted = ResponseUnits(np.array([0, 2], np.uint32), None, None)
+    means = replace(session.mean_responses, mean=session.mean_responses.mean[:, [0, 2]])
+    session = replace(session, response_units=counted, mean_responses=means)
+    of_teacher = [name for name in results.scores if name.startswith("teacher")]
+    scores = results.scores | {name: np.full(3, np.nan) for name in of_teacher} | {"student_r2": np.array([0.4, np.nan, 0.3])}
+    results = replace(results, scores=scores, teacher_prediction=np.full_like(results.teacher_prediction, np.nan),
+                      teacher_member_prediction=None, reason=("no teacher", "not here", "no teacher"))
+    sections = {section.heading: section for section in draw_sections(results, session)}
+    assert [picture.file_name for picture in sections["Accuracy and size"].pictures] == ["figure_2_accuracy_against_parameters.png"]
+    assert [picture.alt for picture in sections["Every unit"].pictures] == ["r² of 2 units."]
+    assert sections["Every unit"].text.endswith("cannot be shown for any unit: no teacher.")
+    fits = sections["Predicted against measured"].pictures
+    assert [picture.alt for picture in fits] == ["Predicted against measured responses of 2 units."]
+    page = render_page(results, session, "models.nwb", list(sections.values()))
+    assert ("nan" in page.split("data:image")[0], "between their predictions" in page) == (False, False)
+    assert "with a median r² of 0.35.</p>" in page
+    assert "<th>median over units</th><th>student</th><th>units</th>" in page
 
 
 def test_without_pixels_there_is_a_note_in_place_of_pictures(make_fit, tmp_path):

@@ -162,12 +162,22 @@ def test_what_a_student_cost_is_told_as_far_as_it_is_known(results: Results) -> 
     }
 
 
-def test_a_run_of_an_earlier_version_has_a_dash_for_its_cost(results: Results) -> None:
+def test_a_run_of_an_earlier_version_has_no_column_for_its_cost(results: Results) -> None:
     output = io.StringIO()
     print_run(replace(results, provenance={"seed": "7"}), Console(width=100, file=output))
-    rows = {line.split()[0]: line.split()[1:] for line in output.getvalue().splitlines() if line.split()[:1]}
-    assert (rows["unit-1"][-2], rows["median"][-2]) == ("-", "-")
-    assert "To train" not in output.getvalue()
+    assert "teacher" in output.getvalue()
+    assert "train" not in output.getvalue()
+
+
+def test_imported_students_are_shown_without_a_teacher_and_without_what_nobody_chose(results: Results) -> None:
+    scores = {name: values * (np.nan if name.startswith("teacher") or "_er" in name else 1) for name, values in results.scores.items()}
+    imported = replace(results, scores=scores, provenance={"teacher_parameters": "56434200"})
+    output = io.StringIO()
+    print_run(imported, Console(width=100, file=output))
+    lines = output.getvalue().splitlines()
+    assert lines[0].startswith("Run example: 3 units, 24 images; teacher of 56434200 parameters, students 15 times smaller")
+    heads = [line.split() for line in lines if line.strip()][1:3]
+    assert [word for line in heads for word in line if word in ("student", "teacher", "r2", "r2_ER", "interval")] == ["student", "r2"]
 
 
 # Baselines ------------------------------------------------------------------------------------------------------------
