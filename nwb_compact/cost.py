@@ -90,13 +90,13 @@ def cost_per_neuron(provenance: Mapping[str, str], n_units: int) -> Cost | None:
 
     Examples
     --------
-    >>> cost_per_neuron({"seconds.teacher": "90", "seconds.lessons": "4", "seconds.students": "8", "fitted_units": "6"}, n_units=2).seconds
+    >>> cost_per_neuron({"seconds.teacher": "90", "seconds.lessons": "4", "seconds.students": "8", "units_fitted": "6"}, n_units=2).seconds
     2.0
     >>> cost_per_neuron({"seconds.teacher": "90"}, n_units=2) is None
     True
     """
     spent = [cost for stage, cost in costs_of(provenance).items() if stage in STUDENT_STAGES]
-    fitted = _fitted_units(provenance, n_units)
+    fitted = _units_fitted(provenance, n_units)
     if not spent or not fitted:
         return None
     total = sum(spent[1:], start=spent[0])
@@ -104,9 +104,9 @@ def cost_per_neuron(provenance: Mapping[str, str], n_units: int) -> Cost | None:
     return Cost(total.seconds / fitted, flop, joules=None if total.joules is None else total.joules / fitted)
 
 
-def _fitted_units(provenance: Mapping[str, str], n_units: int) -> int | None:
+def _units_fitted(provenance: Mapping[str, str], n_units: int) -> int | None:
     """Units of all files that were fitted together; None where only those of one of several are known."""
-    if (written := provenance.get("fitted_units", "")).isdecimal():
+    if (written := provenance.get("units_fitted", "")).isdecimal():
         return int(written)
     return None if any(key.startswith("fitted.") and key != "fitted.0" for key in provenance) else n_units
 

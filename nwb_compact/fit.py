@@ -317,7 +317,7 @@ def _facts(
         for number, session in enumerate(sessions)
     }
     return inputs | {
-        "fitted_units": str(sum(len(session.responses.unit_name) for session in sessions[:n_fitted])),
+        "units_fitted": str(sum(len(session.responses.unit_name) for session in sessions[:n_fitted])),
         "lesson_images": f"{len(pool)} sha256:{pool.sha256}",
         **{f"lesson_images_left_out.{reason}": str(n) for reason, n in pool.skipped.items()},
         "backbone_sha256": backbone.sha256 if backbone is not None else "trained here",

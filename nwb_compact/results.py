@@ -246,7 +246,7 @@ def example_results(session: Session | None = None) -> Results:
         provenance={
             "preset": "quick", "seed": "0", "teacher_parameters": "1000",
             "teacher_validation_r2": "0.4100 0.4300 0.4400", "teacher_member_validation_r2": "0.4100 0.4000 0.4200",
-            "fitted_units": str(n_units), "seconds.teacher": "90.0", "flop.teacher": "9000000000000", "peak_bytes.teacher": "2000000000",
+            "units_fitted": str(n_units), "seconds.teacher": "90.0", "flop.teacher": "9000000000000", "peak_bytes.teacher": "2000000000",
             "seconds.lessons": f"{2.0 * n_units}", "seconds.students": f"{4.0 * n_units}", "flop.students": str(500_000_000_000 * n_units),
         },
     )

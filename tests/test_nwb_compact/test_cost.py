@@ -38,10 +38,10 @@ def test_a_neuron_pays_its_share_of_what_serves_the_students():
 
 def test_a_neuron_of_several_files_pays_its_share_of_all():
     together = {**RUN, "fitted.0": "a.nwb", "fitted.1": "b.nwb"}
-    assert cost_per_neuron({**together, "fitted_units": "12"}, n_units=4).seconds == 1.0
+    assert cost_per_neuron({**together, "units_fitted": "12"}, n_units=4).seconds == 1.0
     assert cost_per_neuron(together, n_units=4) is None, "an earlier version did not write how many the other file had"
 
 
 def test_a_run_without_seconds_tells_no_cost():
     assert cost_per_neuron({"preset": "quick"}, n_units=3) is None
-    assert cost_per_neuron({**RUN, "fitted_units": "0"}, n_units=3) is None
+    assert cost_per_neuron({**RUN, "units_fitted": "0"}, n_units=3) is None
