@@ -6,11 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from nwb_compact.config import configure
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.fit import command
 from nwb_compact.fit_data import read_sessions
+from nwb_compact.natural_images import natural_images
 from nwb_compact.nwb_results import read_results
 from nwb_compact.nwb_session import write_session
 from nwb_compact.session import image_sha256
@@ -101,3 +103,18 @@ def test_a_named_layer_is_taken_and_another_layer_is_another_fit(session, lab, m
     assert [decisive[0]["layer"] for decisive in named] == ["flat", "colour"]
     with pytest.raises(NwbCompactError, match=r"^--layer flatt: found no such layer, .* Next: did you mean 'flat'\?$"):
         run(lab, "--layer", "flatt")
+
+
+def test_further_images_are_learned_from_counted_and_their_listing_is_gone_at_the_end(session, lab):
+    write_session(session, lab / "session.nwb")
+    (lab / "more").mkdir()
+    for number, image in enumerate((*session.images.pixels, *natural_images(12, seed=9))):  # half of the session is scored, half is there
+        Image.fromarray(image).save(lab / "more" / f"{number}.png")
+    (lab / "more" / "cut.png").write_bytes(b"no image")
+    assert run(lab, "--images", "more", "--run-id", "first", "--layer", "flat", "--quiet").exit_code == 0
+    facts = read_results(lab / "session.nwb", "first")[0].provenance
+    assert facts["lesson_images"].startswith("32 sha256:")
+    assert {name: facts[name] for name in facts if name.startswith("lesson_images_left_out")} == {
+        "lesson_images_left_out.broken": "1", "lesson_images_left_out.duplicate": "20", "lesson_images_left_out.scored": "20",
+    }
+    assert not (lab / ".session.nwb-compact").exists()
