@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from nwb_compact import student
 from nwb_compact.results import StudentWeights
 from nwb_compact.student import (
     INPUT_MEAN,
@@ -80,12 +81,11 @@ def test_students_that_share_layers_answer_as_each_does_alone():
 
 
 def test_layers_held_by_many_are_computed_once(monkeypatch):
-    first, sizes = uneven_student(), []
-    students = [StudentWeights(first.arrays | {"readout.bias": np.full(1, unit, np.float32)}) for unit in range(20)]
-    conv2d = functional.conv2d
-    monkeypatch.setattr(functional, "conv2d", lambda *args, **kwargs: sizes.append(1) or conv2d(*args, **kwargs))
-    predict_all(students, IMAGES[:PREDICTION_BATCH])
-    assert len(sizes) == 9  # layer 1, and two halves of four layers
+    first, ran, step = uneven_student(), [], student._step
+    monkeypatch.setattr(student, "_step", lambda arrays, names: lambda maps: (ran.append(names), step(arrays, names)(maps))[1])
+    predict_all([StudentWeights(first.arrays | {"readout.bias": np.full(1, unit, np.float32)}) for unit in range(20)], IMAGES[:2])
+    assert ran == list(student.STEPS)  # PREDICTION_BATCH images go through them at once
+    assert PREDICTION_BATCH == 2
 
 
 def test_arrays_that_may_not_be_written_are_read():
