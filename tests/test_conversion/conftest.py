@@ -81,7 +81,18 @@ def make_jpeg():
 @pytest.fixture(scope="session")
 def vendor() -> ModuleType:
     """The module that writes the smallest valid files of each recording system."""
-    spec = spec_from_file_location("vendor_files", Path(__file__).parent / "vendor_files.py")
+    return loaded("vendor_files")
+
+
+@pytest.fixture(scope="session")
+def made() -> ModuleType:
+    """The module that writes small models in the published form."""
+    return loaded("published_models")
+
+
+def loaded(name: str) -> ModuleType:
+    """A module of this folder, for the files that it makes."""
+    spec = spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     module = module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look up their own module there
     spec.loader.exec_module(module)

@@ -36,7 +36,7 @@ def read_array(file_path: Path, *, mapped: bool = False) -> Num[np.ndarray, "...
     expected = "an array of numbers in .npy format"
     try:
         with file_path.open("rb") as file:
-            shape, dtype = _npy_header(file)
+            shape, dtype = npy_header(file)
             stored = file_path.stat().st_size - file.tell()
         if dtype.kind not in "uif":
             found = "pickled Python objects (not read: unpickling can run code)" if dtype.hasobject else f"values of type {dtype}"
@@ -60,8 +60,16 @@ def file_sha256(file_path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-    # Read by itself so that a pickle and a cut file can be told apart before numpy tries either.
+def npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an .npy file, which is then at its first number.
+
+    Read by itself so that a pickle and a cut file can be told apart before numpy tries either.
+
+    Raises
+    ------
+    ValueError
+        If it is no .npy file of a known format.
+    """
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file)
     if version not in read:
