@@ -102,7 +102,8 @@ def _metadata(results: Results, row: int, session: str, float16: bool) -> dict[s
     return {
         "unit": results.unit_name[row], "run": results.run_id, "session": session,
         "r2": f"{r2:.4f}", "r2_er": f"{r2_er:.4f}", **({"reason": results.reason[row]} if results.reason[row] else {}),
-        "input": INPUT, "answer": ANSWER, "architecture": results.provenance.get("architecture", ARCHITECTURE),
+        "input": INPUT, "answer": results.provenance.get("answers", ANSWER),  # other programs' models may answer otherwise
+        "architecture": results.provenance.get("architecture", ARCHITECTURE),
         "parameters": str(n_parameters(results.students[row])), "weights": "float16" if float16 else "float32",
         "nwb_compact_version": __version__,
     }

@@ -44,7 +44,7 @@ def run_blocks(chosen: list[Block], folder: Path) -> str:
 
 def test_the_commands_run_as_written_and_leave_what_the_readme_promises(tmp_path):
     said = run_blocks([block for block in blocks(README) if block.needs is None], tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["report", "session.nwb"]
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["report", "session.nwb", "unit-001.onnx"]
     assert (tmp_path / "report" / "index.html").is_file()
     assert re.search(r"^unit-\S+: r2 -?\d\.\d\d with [\d,]+ parameters$", said, flags=re.MULTILINE)
 

@@ -1,5 +1,7 @@
 """The command, from a session file with runs to files of single neurons."""
 
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +19,7 @@ from nwb_compact.results import Results, StudentWeights, example_results
 from nwb_compact.session import example_session
 from nwb_compact.student import ARCHITECTURE, example_student, n_parameters, predict
 
+PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 112, 112, 3), np.uint8)
 SESSION = example_session(n_units=3)
 PUBLISHED = (47, 57, 3, 7, 4)
@@ -76,6 +79,15 @@ def test_the_file_says_what_it_is(folder):
         "answer": "expected spikes in the counting window, one number an image", "architecture": ARCHITECTURE,
         "parameters": str(n_parameters(STUDENTS[0])), "weights": "float32", "nwb_compact_version": __version__,
     }  # fmt: skip
+
+
+def test_what_the_run_says_of_its_answers_goes_before(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_session(SESSION, "a.nwb")
+    results = run("first")
+    write_results(replace(results, provenance={**results.provenance, "answers": "as published", "architecture": "five layers"}), "a.nwb")
+    export("--unit", SESSION.units.name[0], "-o", "u.npz")
+    assert [load("u.npz").metadata[key] for key in ("answer", "architecture")] == ["as published", "five layers"]
 
 
 def test_a_score_that_is_missing_has_its_reason(folder):
@@ -205,3 +217,22 @@ def test_a_unit_without_a_student_is_told_why(tmp_path, monkeypatch):
     write_results(run("first", (*STUDENTS[:2], StudentWeights({"layer1.kernel": STUDENTS[1].arrays["layer1.kernel"]}))), "a.nwb")
     done = export("--unit", SESSION.units.name[2], "-o", "u.npz")
     assert done.stderr == f"unit {SESSION.units.name[2]}: found no student, expected one. Next: silent on the scored side\n"
+
+
+def test_the_page_runs_as_it_stands(original, tmp_path, monkeypatch, capsys):
+    (tmp_path / "session.nwb").symlink_to(original)
+    monkeypatch.chdir(tmp_path)
+    for language, block in re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL):
+        if language == "python":
+            exec(compile(block, PAGE.name, "exec"), {})
+        for line in block.splitlines() if language == "console" else ():
+            done = CliRunner().invoke(main, shlex.split(line)[2:])
+            assert (done.exit_code, done.stderr) == (0, ""), line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "session.nwb", "unit-1.onnx", "unit-1.safetensors"]
+    assert capsys.readouterr().out.count("[") == 3
+
+
+def test_the_page_names_every_entry_of_the_metadata(folder):
+    export("--unit", SESSION.units.name[1], "-o", "u.npz")
+    text = PAGE.read_text(encoding="utf-8")
+    assert [key for key in load("u.npz").metadata if f"`{key}`" not in text] == []
