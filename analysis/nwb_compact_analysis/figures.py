@@ -72,11 +72,9 @@ def plot_accuracy_against_parameters(results: Results, ax: Axes | None = None) -
     ax = axes_or_new(ax, 3.6)
     scores = results.scores
     size_of_teacher = np.full(len(results.unit_name), teacher_parameters(results))
-    drawn = (
-        ("students", scores["student_parameters"], scores["student_r2"], STUDENT, STUDENT_MARKER),
-        ("teacher", size_of_teacher, scores["teacher_r2"], TEACHER, TEACHER_MARKER),
-    )
-    drawn = drawn if np.isfinite(scores["teacher_r2"]).any() else drawn[:1]  # of imported students the teacher may not be known
+    drawn = [("students", scores["student_parameters"], scores["student_r2"], STUDENT, STUDENT_MARKER)]
+    if np.isfinite(scores["teacher_r2"]).any():  # of imported students the teacher may not be known
+        drawn.append(("teacher", size_of_teacher, scores["teacher_r2"], TEACHER, TEACHER_MARKER))
     middle = [(median(size), median(r2)) for _, size, r2, _, _ in drawn]
     ax.plot(*zip(*middle, strict=True), color=GREY, linewidth=0.8, linestyle="--", zorder=1)
     for (label, size, r2, colour, marker), (x, y) in zip(drawn, middle, strict=True):
