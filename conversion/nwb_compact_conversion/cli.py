@@ -12,8 +12,10 @@ import click
 import numpy as np
 
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.nwb_results import write_results
 from nwb_compact.nwb_session import write_session
-from nwb_compact.safe_write import require_room
+from nwb_compact.results import median
+from nwb_compact.safe_write import replaced_safely, require_room
 from nwb_compact.session import Session
 from nwb_compact_conversion.metadata import Metadata, missing_facts, overlay, read_metadata
 from nwb_compact_conversion.scratch import scratch_folder
@@ -75,7 +77,7 @@ def print_template(source_name: str) -> None:
     click.echo(template(source_name), nl=False)
 
 
-@convert.command("blackrock", short_help="Blackrock: .nsX voltage with the .nev's words, or .nev spikes.")
+@convert.command("blackrock", short_help="Blackrock: .nsX voltage and .nev words, or .nev spikes.")
 @click.argument("path", metavar="FILE.nsX|FILE.nev", type=click.Path(path_type=Path))
 @job_options
 def blackrock(path: Path, **job: Any) -> None:
@@ -120,7 +122,7 @@ def intan(path: Path, **job: Any) -> None:
     _convert(Job(**job), lambda told: read_intan(path))
 
 
-@convert.command("plexon", short_help="Plexon: units and events of a .plx, and its wideband voltage.")
+@convert.command("plexon", short_help="Plexon: units, events and wideband voltage of a .plx.")
 @click.argument("path", metavar="FILE.plx", type=click.Path(path_type=Path))
 @job_options
 def plexon(path: Path, **job: Any) -> None:
@@ -158,7 +160,7 @@ def sorted_units(path: Path, format_name: str | None, rate_hz: float | None, eve
     ))
 
 
-@convert.command("counts", short_help="A matrix of counts, or spike times: .npy, .npz, .csv, .mat.")
+@convert.command("counts", short_help="Matrix of counts, or spike times: .npy .npz .csv .mat.")
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
 @job_options
 def counts(path: Path, **job: Any) -> None:
@@ -168,7 +170,7 @@ def counts(path: Path, **job: Any) -> None:
     _write(Job(**job), lambda told, facts, **how: convert_counted(path, told, facts, **how))
 
 
-@convert.command("nwb", short_help="An NWB file with units and presentations under other names.")
+@convert.command("nwb", short_help="NWB with units and presentations under other names.")
 @click.argument("path", metavar="FILE.nwb", type=click.Path(path_type=Path))
 @job_options
 def foreign_nwb(path: Path, **job: Any) -> None:
@@ -184,7 +186,7 @@ def foreign_nwb(path: Path, **job: Any) -> None:
     _write(Job(**job), converted)
 
 
-@convert.command("cowley-v4", short_help="Published macaque V4 sessions of Cowley et al. (Nature 2026).")
+@convert.command("cowley-v4", short_help="Published V4 sessions of Cowley et al. (Nature 2026).")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the published data, or a clone of its repository.")
 @click.option("--session", "session_id", required=True, help="Session id, for example 190923.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="NWB file to write.")
@@ -199,6 +201,32 @@ def cowley_v4(data: Path, session_id: str, output: Path, metadata_file: Path | N
     session = overlay(read_cowley_v4(data, session_id), metadata)
     write_session(session, output, overwrite=overwrite)
     _tell(output, session)
+
+
+@convert.command("cowley-v4-models", short_help="Published compact models of 219 V4 neurons.")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="A clone of the repository, or a folder of models and data.")
+@click.option("--session", "session_id", default="190923", show_default=True, help="Whose images and responses go beside the models.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="NWB file to write.")
+@click.option("--metadata", "metadata_file", type=click.Path(path_type=Path), help="YAML with what the source does not tell.")
+@click.option("--overwrite", is_flag=True, help="Replace OUTPUT where it exists.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def cowley_v4_models(data: Path, session_id: str, output: Path, metadata_file: Path | None, overwrite: bool, quiet: bool) -> None:
+    """Published compact models of Cowley, Stan, Pillow & Smith (Nature 2026): 219 neurons, one network each, and shared ones."""
+    from nwb_compact_conversion.sources.cowley_v4_models import read_cowley_v4_models
+
+    refuse_existing(output, overwrite=overwrite)
+    metadata = read_metadata(metadata_file) if metadata_file else Metadata()
+    session, runs = read_cowley_v4_models(data, session_id, command=_command_line(), quiet=quiet)
+    session = overlay(session, metadata)
+    with replaced_safely(output) as temporary:  # the session and all runs, or nothing
+        write_session(session, temporary)
+        for results in runs:
+            write_results(results, temporary)
+    _tell(output, session)
+    for results in runs:
+        n_scored = int(np.isfinite(results.scores["student_r2"]).sum())
+        said = f"{len(results.unit_name)} models, median r2 {median(results.scores['student_r2']):.3f} over {n_scored} scored units"
+        click.echo(f"run {results.run_id}: {said}")
 
 
 def _convert(job: Job, read: "Callable[[SessionYaml], Recorded]") -> None:

@@ -111,7 +111,7 @@ def test_the_list_of_sources_fits_a_terminal():
     shown = CliRunner(env={"COLUMNS": "80"}).invoke(convert, ["--help"]).output
     lines = shown.partition("Commands:\n")[2].splitlines()
     assert not [line for line in lines if line.endswith("...") or len(line) > 79]
-    assert [line.split()[0] for line in lines] == sorted([*SOURCES, "cowley-v4", "template"])
+    assert [line.split()[0] for line in lines] == sorted([*SOURCES, "cowley-v4", "cowley-v4-models", "template"])
     assert all(command.short_help for command in convert.commands.values())
 
 

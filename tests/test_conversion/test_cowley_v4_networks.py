@@ -55,7 +55,7 @@ def test_a_network_of_many_neurons_answers_as_published(tmp_path, made):
     network = shared_network(made.save_keras(tmp_path / "a.keras", weights, n_units=3), 3)
     mixing, mixing_bias, space, bias = (array.astype(float) for array in weights[-4:])
     mixed = last_map(weights, IMAGES) @ mixing[0, 0] + mixing_bias
-    expected = np.einsum("bhwu,hwu->bu", mixed, space[..., 0]) + bias
+    expected = np.einsum("ihwu,hwu->iu", mixed, space[..., 0]) + bias
     np.testing.assert_allclose(predict_all(network.students, IMAGES), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     assert network.n_parameters == sum(array.size for array in weights)
     assert len(shared_arrays(network.students)) == 1 + 2 + 4 * 3, "input mean, first layer, four separable layers"
