@@ -6,12 +6,14 @@ Layers 2 and 3 halve the map, padded by one row and column before and two after,
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Integer, UInt8
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
 
@@ -43,6 +45,8 @@ STEPS = (
 PREDICTION_BATCH = 2
 """Images a step, so few that their maps stay in the cache of the processor: at 64 an image takes about four times as long (median student
 of the study, one core of an AMD EPYC 9005). Does not change the predictions."""
+STEPS_WORTH_THREADS = 8
+"""Steps for each of at least two threads below which starting them costs more than they save."""
 FULL_CHANNELS = 8
 """Channels are filled up with zeros to a multiple of this many, which fit the vector units of the processor: 10 % faster."""
 KEPT_BYTES = 31 * 2**20
@@ -90,15 +94,19 @@ def predict_all(
     >>> (answers[:, 1] - answers[:, 0]).round(3)
     array([1., 1.], dtype=float32)
     """
-    answers = np.empty((len(images), len(students)), np.float32)
+    answers, starts = np.empty((len(images), len(students)), np.float32), range(0, len(images), PREDICTION_BATCH)
     with torch.inference_mode():
         torch.empty(KEPT_BYTES, dtype=torch.uint8)  # freed at once, see there: else each map is asked anew from the system, page by page
         network = _branches(students, range(len(students)), STEPS)
-        for start in range(0, len(images), PREDICTION_BATCH):
-            rows = slice(start, start + PREDICTION_BATCH)
-            maps = _tensor(images[rows]).permute(0, 3, 1, 2)  # channels stay last in memory, which is what the CPU convolves fastest
-            for branch in network:
-                branch.answer(maps, answers[rows])
+
+    @torch.inference_mode()
+    def answer(start: int) -> None:
+        rows = slice(start, start + PREDICTION_BATCH)
+        maps = _tensor(images[rows]).permute(0, 3, 1, 2)  # channels stay last in memory, which is what the CPU convolves fastest
+        for branch in network:
+            branch.answer(maps, answers[rows])
+
+    _for_each(answer, starts)
     return answers
 
 
@@ -156,6 +164,16 @@ def example_student(filters: int | Sequence[int] = 3, seed: int = 0) -> StudentW
         arrays[f"layer{layer}.pointwise"] = normal(above, below)
     arrays |= {f"layer{layer}.bias": normal(width) for layer, width in enumerate(widths, start=1)}
     return StudentWeights(arrays | {"readout.weight": normal(widths[-1], MAP_PX, MAP_PX), "readout.bias": normal(1)})
+
+
+def _for_each(work: Callable[[int], None], starts: range) -> None:
+    """Steps side by side on all threads: threads that share one step wait for each other at every convolution, long on a busy machine."""
+    if min(torch.get_num_threads(), len(starts) // STEPS_WORTH_THREADS) < 2:
+        for start in starts:
+            work(start)
+        return
+    with ThreadPoolExecutor(torch.get_num_threads(), initializer=lambda: threadpool_limits(1, user_api="openmp")) as pool:
+        list(pool.map(work, starts))  # and raise what was raised in a thread
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,28 @@ def test_layers_held_by_many_are_computed_once(monkeypatch):
     assert PREDICTION_BATCH == 2
 
 
+@pytest.mark.parametrize("n_images", [31, 33])
+def test_threads_change_no_answer_and_are_given_back(n_images):
+    """Just below and above where images are spread over threads."""
+    images, before = np.random.default_rng(2).integers(0, 256, (n_images, 112, 112, 3), np.uint8), torch.get_num_threads()
+    answers = {}
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        answers[threads] = predict(uneven_student(), images)
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    np.testing.assert_allclose(answers[1], answers[3], rtol=0, atol=1e-5 * answers[1].std())
+
+
+def test_what_goes_wrong_in_a_thread_is_raised():
+    images, before = np.zeros((40, 112, 112, 3), np.uint8), torch.get_num_threads()
+    shapes = StudentWeights(uneven_student().arrays | {"readout.weight": np.zeros((2, 27, 28), np.float32)})
+    torch.set_num_threads(2)
+    with pytest.raises(RuntimeError):
+        predict(shapes, images)
+    torch.set_num_threads(before)
+
+
 def test_arrays_that_may_not_be_written_are_read():
     images, student = IMAGES[:3].copy(), uneven_student()
     locked = StudentWeights({name: value.copy() for name, value in student.arrays.items()})
