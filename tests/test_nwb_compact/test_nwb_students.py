@@ -93,8 +93,8 @@ def test_each_student_stands_alone(session_file: Path) -> None:
     for unit, student in enumerate(students):
         alone = StudentWeights({name: array.copy() for name, array in read[unit].arrays.items()})
         assert n_parameters(alone) == n_parameters(student) == 2929
-        np.testing.assert_allclose(predict(alone, images), together[:, unit], rtol=1e-6)
-        np.testing.assert_allclose(predict(student, images), together[:, unit], rtol=1e-6)
+        np.testing.assert_allclose(predict(alone, images), together[:, unit], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(predict(student, images), together[:, unit], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("students", "version"), [(sharing(), "2"), ((example_student(), example_student(seed=1)), "1")])
