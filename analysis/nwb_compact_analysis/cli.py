@@ -21,12 +21,13 @@ def report(file: Path, output: Path | None, run_id: str | None, overwrite: bool)
 
     folder = output if output is not None else file.with_name(f"{file.stem}_report")
     check_folder(folder, overwrite)
-    runs = read_results(file, run_id)
+    runs = read_results(file)
     if not runs:
         next_step = f"run 'nwb-compact fit {file}' first"
         raise NwbCompactError(file, found="no fitted run", expected="at least one", next_step=next_step)
-    results = runs[-1]
+    (results,) = read_results(file, run_id) if run_id is not None else runs[-1:]
+    others = [run for run in runs if run.run_id != results.run_id]
     with open_session(file) as session:
-        page = write_report(results, session, str(file), folder, overwrite=overwrite)
+        page = write_report(results, session, str(file), folder, others=others, overwrite=overwrite)
     click.echo(f"run {results.run_id}: {headline(results)}")
     click.echo(f"report: {page}")

@@ -18,6 +18,7 @@ from nwb_compact_analysis.baseline_figures import models_figure
 from nwb_compact_analysis.ensemble_figures import has_members, members_figure
 from nwb_compact_analysis.measured import measured_means
 from nwb_compact_analysis.page import Picture, Section, render_page
+from nwb_compact_analysis.shared_figures import HEIGHT_IN, WIDTH_IN, plot_shared_models, shared_runs
 from nwb_compact_analysis.style import COLUMN_IN, PAGE_IN, chunks, styled
 
 PAGE = "index.html"
@@ -27,7 +28,9 @@ UNITS_A_FIGURE = {"scores": 45, "filters": 30, "fits": 25, "images": 8}
 _FITS_A_ROW, _FIT_IN = 5, 1.6
 
 
-def write_report(results: Results, session: Session, source: str, folder: str | Path, *, overwrite: bool = False) -> Path:
+def write_report(
+    results: Results, session: Session, source: str, folder: str | Path, *, others: Sequence[Results] = (), overwrite: bool = False
+) -> Path:
     """Draw all figures, write them and the page into `folder`, and give back the path of the page.
 
     Everything is drawn before the first file is written, so a failure leaves an older report as it was.
@@ -42,6 +45,8 @@ def write_report(results: Results, session: Session, source: str, folder: str | 
         The session file as the user named it.
     folder
         Made if it is missing.
+    others
+        The other runs of the file, with which shared models of several sizes are compared.
     overwrite
         Replace the report that is in `folder`; other files there are left alone.
 
@@ -63,7 +68,7 @@ def write_report(results: Results, session: Session, source: str, folder: str | 
     """
     folder = Path(folder)
     check_folder(folder, overwrite)
-    sections = draw_sections(results, session)
+    sections = draw_sections(results, session, others)
     html = render_page(results, session, source, sections)
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("figure_*.png"):
@@ -95,8 +100,10 @@ def check_folder(folder: Path, overwrite: bool) -> None:
         raise NwbCompactError(folder, found=found, expected="an empty or a new folder", next_step=next_step)
 
 
-def draw_sections(results: Results, session: Session) -> list[Section]:
+def draw_sections(results: Results, session: Session, others: Sequence[Results] = ()) -> list[Section]:
     """All figures with their captions, in the order of the page; at most 9 in high, so that each prints on one sheet.
+
+    `others` are the other runs of the file.
 
     Examples
     --------
@@ -113,6 +120,7 @@ def draw_sections(results: Results, session: Session) -> list[Section]:
         _accuracy(results),
         *_baselines(results),
         *_members(results, measured),
+        *_shared([*others, results]),
         _scores_by_unit(results, answered),
         _consolidation(results),
         _fits(results, measured, answered),
@@ -163,6 +171,21 @@ def _members(results: Results, measured: Float[np.ndarray, "image unit"]) -> lis
     alt = "r² of the average of the teacher's first members, against their number, and of each member."
     picture = _saved("figure_2c_members.png", alt, members_figure(results, measured, DOTS_PER_INCH))
     return [Section("Members of the teacher", text, (picture,))]
+
+
+def _shared(runs: Sequence[Results]) -> list[Section]:
+    """Nothing where the file has no two shared models."""
+    shown = shared_runs(runs)
+    if not shown:
+        return []
+    text = (
+        "Median over units of the students' score against the number K of filters in layer 1, for each run of this file whose students "
+        "share all layers, with its 90 % interval (bootstrap over units). A line joins runs of one sweep; a ring is round the fewest "
+        "filters whose score is at most 5 % below the best of the line. The axes do not begin at 0."
+    )
+    alt = "Score of shared models against their number of filters."
+    plot = partial(plot_shared_models, shown)
+    return [Section("Shared models", text, (_picture("figure_2d_shared_models.png", alt, plot, HEIGHT_IN, WIDTH_IN),))]
 
 
 def _scores_by_unit(results: Results, order: Sequence[int]) -> Section:
