@@ -18,7 +18,7 @@ from nwb_compact.simulate import expected_counts, neurons_from_wiring
 
 folder = Path(mkdtemp())
 session_path = folder / "session.nwb"
-(folder / "small.toml").write_text("[teacher]\nmembers = 1\n[distill]\nimages_seen = 2000\n[prune]\nimages_seen = 500\n", encoding="utf-8")
+(folder / "small.toml").write_text("[teacher]\nmembers = 1\n[distill]\nimages_seen = 2000\n[prune]\nimages_seen = 500\nlast_images_seen = 200\n", encoding="utf-8")
 
 
 def nwb_compact(*words: object) -> None:

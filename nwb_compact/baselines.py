@@ -7,7 +7,6 @@ image) is predicted by its mean, which explains nothing; the scores say why.
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +16,8 @@ from torch import Tensor
 
 from nwb_compact import config
 from nwb_compact.backbones import as_tensor, to_device
-from nwb_compact.bank import Bank, BankShape
-from nwb_compact.distill import READOUT_RATE, standardised_answers
+from nwb_compact.bank import BankShape, new_bank
+from nwb_compact.distill import SCALED_BY, WARM_UP_STEPS, parameter_groups, standardised_answers
 from nwb_compact.progress import Advance, silent
 from nwb_compact.reliability import mean_of_known, varies
 from nwb_compact.ridge import ridge_predictions
@@ -134,8 +133,7 @@ def direct(
     offset, scale = np.nan_to_num(mean_of_known(mean[fit_images])), np.ones(mean.shape[1])
     scale[fitted] = np.nanstd(mean[fit_images][:, fitted], axis=0)
     target = np.where(fitted, (mean - offset) / scale, np.nan).astype(np.float32)
-    torch.manual_seed(derived_seed(seed, "weights"))
-    bank = to_device(Bank(shape), device)
+    bank = to_device(new_bank(shape, as_tensor(images[fit_images[:SCALED_BY]], "cpu"), seed=derived_seed(seed, "weights")), device)
 
     def error(predicted: Tensor, rows: np.ndarray) -> Tensor:
         wanted = torch.from_numpy(target[rows]).to(device)
@@ -157,10 +155,8 @@ def direct(
         return -float(error(torch.from_numpy(standardised_answers(bank, images[validation_images], device)).to(device), validation_images))
 
     if fitted.any():
-        others = [parameter for parameter in bank.parameters() if parameter is not bank.readout]
-        groups: list[dict[str, Any]] = [{"params": others}, {"params": [bank.readout], "learning_rate_factor": READOUT_RATE}]
-        task = Task(bank, groups, batches, loss, validate=validate)
-        train(task, Plan(settings.epochs, settings.learning_rate), seed=seed, checkpoint=checkpoint, advance=advance)
+        task = Task(bank, parameter_groups(bank), batches, loss, validate=validate)
+        train(task, Plan(settings.epochs, settings.learning_rate, WARM_UP_STEPS), seed=seed, checkpoint=checkpoint, advance=advance)
     prediction = standardised_answers(bank, images, device) * scale + offset
     return np.where(fitted, prediction, np.nan_to_num(mean_of_known(both))).astype(np.float32)
 

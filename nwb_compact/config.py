@@ -78,23 +78,35 @@ class Teacher(Stage):
 
 
 class Student(Stage):
-    """The compact network (see docs/methods.md): five layers of 5 x 5 filters, separable after the first, a dense 28 x 28 readout."""
+    """The compact network (see docs/methods.md): five layers of 5 x 5 filters, separable after the first, a readout of 28 x 28 places."""
 
-    early_filters: tuple[Width, Width] = (40, 48)
-    """Filters of layers 1 and 2 before pruning, shared by all units while the bank trains (the study found early filters shared)."""
-    late_filters: tuple[Width, Width, Width] = (12, 8, 6)
-    """Filters of layers 3, 4 and 5 of each unit before pruning; the published models kept 3, 7 and 3."""
+    kind: Literal["own", "shared"] = "own"
+    """own: a network for each unit. shared: one network with a readout for each unit (the study's shared compact models); `--students`."""
+    early_filters: tuple[Width, Width] = (40, 56)
+    """Filters of layers 1 and 2, which all units share until the last pruning (the study found early filters shared)."""
+    shared_filters: tuple[Width, Width, Width] = (64, 96, 96)
+    """Filters of layers 3, 4 and 5 while all units share them; the study's shared models: as many as in layer 2, then 100 and 100."""
+    filters: tuple[Width, ...] = ()
+    """Shared networks of several sizes in place of one, a run each: filters K of layers 1 to 3, in place of the above; `--filters`. The
+    study: 5, 10, 25, 35, 50, 75, 100 and 200."""
+    last_filters: tuple[Width, Width] = (100, 100)
+    """Filters of layers 4 and 5 of those networks, as in the study."""
+    late_filters: tuple[Width, Width, Width] = (12, 10, 6)
+    """Filters of layers 3, 4 and 5 that a unit's own student may keep; the published models kept 3, 7 and 3."""
+    readout: Literal["separable", "dense"] = "separable"
+    """Of a unit's own student. separable: a weight a filter times a weight a place, as in the study's shared models. dense: a weight for
+    each filter and place, as in its single models, where it holds a fifth of the parameters."""
 
 
 class Distill(Stage):
     """Students learn the teacher's answers, not the recordings."""
 
-    images_seen: int = Field(40_000, ge=100)
-    """Images in the whole training, views counted each; the study: 12 million."""
+    images_seen: int = Field(200_000, ge=100)
+    """Images in the first training, views counted each; the study: 12 million."""
     learning_rate: float = Field(3e-3, gt=0)
     """Adam step size, decayed along a cosine. The study: 1e-4 over 190,000 steps."""
-    batch_images: int = Field(16, ge=2)
-    """Images a step; the study used 64. At equal images 16 learned more than 32 and ran faster on a CPU (docs/measured.md)."""
+    batch_images: int = Field(8, ge=2)
+    """Images a step; the study used 64. At equal images 8 learned more than 16 and took about as long on a CPU (docs/measured.md)."""
     kernel_blur_px: float = Field(0.5, ge=0)
     """SD of the Gaussian that smooths spatial kernels of layers 2 to 5 (see docs/methods.md)."""
     blur_times: int = Field(4, ge=0, le=16)
@@ -129,12 +141,18 @@ class Prune(Stage):
     """Last layer: filters go while r2 with the teacher stays above this share of the unpruned student's."""
     max_parameters: int = Field(12_500, ge=1000)
     """A student above this is pruned on; the published median is 12,469."""
+    kept_first: float = Field(0.98, gt=0, le=1)
+    """The same for the filters of layer 1, which go last and after which little is trained."""
     images: int = Field(1000, ge=50)
     """Images on which variances are measured; the study used 5,000."""
-    images_seen: int = Field(12_000, ge=100)
-    """Images in the retraining after pruning; the study repeated the whole training."""
+    images_seen: int = Field(40_000, ge=100)
+    """Images in the retraining after layers 3 to 5 are pruned; the study repeated the whole training."""
     learning_rate: float = Field(1.5e-3, gt=0)
     """Adam step size at the start of the retraining."""
+    last_images_seen: int = Field(6_000, ge=100)
+    """Images in the retraining after layer 1 is pruned."""
+    last_learning_rate: float = Field(3e-4, gt=0)
+    """Adam step size at its start."""
 
 
 class Baselines(Stage):
@@ -179,20 +197,20 @@ class Fit(Stage):
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "quick": {
         "teacher": {"members": 2, "epochs": 10, "least_steps": 150, "channels": 64, "core_blocks": 1},
-        "distill": {"images_seen": 8_000, "views": 2},
-        "prune": {"images_seen": 3_000, "images": 300},
-        "student": {"early_filters": (24, 32)},
+        "distill": {"images_seen": 6_000, "views": 2},
+        "prune": {"images_seen": 2_000, "last_images_seen": 600, "images": 300},
+        "student": {"early_filters": (24, 32), "shared_filters": (32, 32, 32), "late_filters": (8, 8, 4)},
     },
     "standard": {},
     "paper": {
         "teacher": {"members": 25, "channels": 512, "core_blocks": 4, "trunk_channels": 128, "epochs": 100},
-        "student": {"early_filters": (100, 100), "late_filters": (100, 100, 100)},
+        "student": {"early_filters": (100, 100), "shared_filters": (100, 100, 100), "late_filters": (100, 100, 100)},
         "distill": {"images_seen": 12_000_000, "learning_rate": 1e-4, "batch_images": 64, "blur_times": 16, "views": 16},
-        "prune": {"images": 5000, "images_seen": 12_000_000, "learning_rate": 1e-4},
+        "prune": {"images": 5000, "images_seen": 12_000_000, "learning_rate": 1e-4, "last_images_seen": 1_000_000},
     },
 }
 """quick: minutes on two cores, to see that all is well. standard: the default. paper: the study's widths and lengths, for a GPU, a
-frozen backbone and many `--images`; students still share two layers until they are pruned."""
+frozen backbone and many `--images`; students still learn together until they are pruned."""
 
 
 def configure(preset: str = "standard", file: Path | None = None, changes: Mapping[str, Any] | None = None) -> Fit:

@@ -10,74 +10,123 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Integer, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from nwb_compact import config
 from nwb_compact.backbones import as_tensor, to_device
-from nwb_compact.bank import Bank
+from nwb_compact.bank import Bank, BankShape, new_bank
 from nwb_compact.out_of_memory import in_halves
 from nwb_compact.progress import Advance, silent
-from nwb_compact.streaming import on_device
-from nwb_compact.student import IMAGE_PX, KERNEL_PX
+from nwb_compact.streaming import on_device, one_ahead
+from nwb_compact.student import KERNEL_PX
 from nwb_compact.training import Batch, Plan, Task, derived_seed, train
 from nwb_compact.views import Pictures, views
 
 EPOCHS = 20
 """A training is cut into so many equal parts: after each one a checkpoint may be written and the learning rate follows its cosine."""
 READOUT_RATE = 0.1
-"""Learning rate of the readout over that of the filters: its weights, one for each of 784 places, are about ten times smaller. With 1
+"""Learning rate of weights of places over that of the rest: one for each of 784 places, they are about ten times smaller. With 1
 instead, students of simulated neurons reached an r2 of 0.82 with their teacher after 5,000 images, against 0.92 (docs/measured.md)."""
+WARM_UP_STEPS = 100
+"""Steps over which the learning rate rises. Without, a new bank, which no normalisation protects, lost most of its filters at 3e-3: after
+8,000 images its r2 with a published teacher was 0.12, against 0.48 (docs/measured.md)."""
 BATCH_PREDICT = 64
+ASKED_TOGETHER = 1024
+"""Images that the teacher is asked about at a time; they and the backbone's features of them are in memory together."""
+SCALED_BY = 64
+"""Images by which the filters of a new bank are scaled."""
 
 
 @dataclass(frozen=True, eq=False)
 class Lessons:
-    """Images and what the teacher answers to them."""
+    """Views of images and what the teacher answers to them; lesson i is view i // n of picture i % n, where n is the number of pictures."""
 
-    images: UInt8[np.ndarray, "lesson 112 112 3"]
-    answer: Float32[np.ndarray, "lesson unit"]
-    """Teacher's expected counts, z-scored by `offset` and `scale`."""
+    pictures: Pictures
+    settings: config.Distill
+    seed: int
+    """Source of the views."""
+    answers: tuple[Float32[np.ndarray, "picture unit"], ...]
+    """Teacher's expected counts, one array a view, perhaps on a disk."""
     offset: Float32[np.ndarray, "unit"]
     scale: Float32[np.ndarray, "unit"]
-    """Mean and standard deviation of each unit's answers; 1 where the teacher never varies."""
+    """Mean and standard deviation of each unit's answers, by which they are z-scored; 1 where the teacher never varies."""
+
+    def __len__(self) -> int:
+        return len(self.pictures) * len(self.answers)
+
+    @property
+    def n_units(self) -> int:
+        """Units that the teacher answers for."""
+        return len(self.scale)
+
+    def images(self, drawn: Integer[np.ndarray, "lesson"]) -> UInt8[np.ndarray, "lesson 112 112 3"]:
+        """What is shown."""
+        number, row = np.divmod(drawn, len(self.pictures))
+        return views(self.pictures, row, number, self.settings, seed=self.seed)
+
+    def z(self, drawn: Integer[np.ndarray, "lesson"]) -> Float32[np.ndarray, "lesson unit"]:
+        """What is wanted, z-scored."""
+        number, row = np.divmod(drawn, len(self.pictures))
+        wanted = np.stack([self.answers[view][picture] for view, picture in zip(number, row, strict=True)])
+        return (wanted - self.offset) / self.scale
 
 
-def lessons(
-    pictures: Pictures, answers: Callable[[np.ndarray, int], np.ndarray], settings: config.Distill, *, seed: int
-) -> Lessons:
-    """Ask the teacher about every view of every picture, once.
+def asked(
+    teacher: Callable[[np.ndarray], np.ndarray], pictures: Pictures, number: int, settings: config.Distill, *, seed: int,
+    advance: Advance = silent,
+) -> Float32[np.ndarray, "picture unit"]:
+    """The teacher's answers to one view of every picture, some pictures at a time.
 
     Parameters
     ----------
+    teacher
+        Images (image 112 112 3) to expected counts (image unit).
     pictures
         What students may learn from: never an image of the scored side.
-    answers
-        The teacher: images, and the number of the view they are, to expected counts (image unit).
+    number
+        Which view.
     settings
-        How many views, and what they do.
+        What views do.
     seed
         Source of the views.
+    advance
+        Told of pictures.
+    """
+    answered = []
+    for start in range(0, len(pictures), ASKED_TOGETHER):
+        rows = np.arange(start, min(start + ASKED_TOGETHER, len(pictures)))
+        answered.append(teacher(views(pictures, rows, number, settings, seed=seed)).astype(np.float32))
+        advance(len(rows))
+    return np.concatenate(answered)
+
+
+def lessons(
+    pictures: Pictures, answers: tuple[Float32[np.ndarray, "picture unit"], ...], settings: config.Distill, *, seed: int
+) -> Lessons:
+    """Pictures and the answers to each view of them, made with the same settings and seed, as lessons.
 
     Examples
     --------
     >>> class Black:
     ...     def __len__(self): return 3
     ...     def read(self, rows): return np.zeros((len(rows), 112, 112, 3), np.uint8)
-    >>> lessons(Black(), lambda x, view: np.ones((len(x), 2), np.float32), config.Distill(views=2), seed=0).answer.shape
-    (6, 2)
+    >>> taught = lessons(Black(), (np.ones((3, 2), np.float32),) * 4, config.Distill(), seed=0)
+    >>> len(taught), taught.images(np.array([0, 11])).shape, taught.z(np.array([11]))
+    (12, (2, 112, 112, 3), array([[0., 0.]], dtype=float32))
     """
-    every, n = np.arange(len(pictures)), len(pictures)
-    images, answered = np.empty((settings.views * n, IMAGE_PX, IMAGE_PX, 3), np.uint8), []
-    for number in range(settings.views):
-        shown = images[number * n : (number + 1) * n]
-        shown[:] = views(pictures, every, number, settings, seed=seed)
-        answered.append(answers(shown, number))
-    answer = np.concatenate(answered).astype(np.float32)
-    offset, scale = answer.mean(axis=0), answer.std(axis=0)
-    scale = np.where(scale < 1e-6, np.float32(1), scale)
-    return Lessons(images, (answer - offset) / scale, offset, scale)
+    n = sum(len(view) for view in answers)
+    offset = sum(view.sum(axis=0, dtype=np.float64) for view in answers) / n
+    spread = np.sqrt(sum(((view - offset) ** 2).sum(axis=0, dtype=np.float64) for view in answers) / n)
+    scale = np.where(spread < 1e-6, 1.0, spread)
+    return Lessons(pictures, settings, seed, answers, offset.astype(np.float32), scale.astype(np.float32))
+
+
+def bank_for(taught: Lessons, shape: BankShape, *, seed: int) -> Bank:
+    """A new bank, its filters scaled to a sample of the lessons."""
+    some = np.random.default_rng(derived_seed(seed, "scale")).permutation(len(taught))[:SCALED_BY]
+    return new_bank(shape, as_tensor(taught.images(some), "cpu"), seed=seed)
 
 
 def train_bank(
@@ -108,18 +157,18 @@ def train_bank(
     The same bank, in evaluation mode.
     """
     to_device(bank, device)
-    per_epoch, n = -(-images_seen // EPOCHS), len(taught.images)
+    per_epoch = -(-images_seen // EPOCHS)
 
     def batches(epoch: int) -> Iterator[Batch]:
-        drawn = _stream(n, epoch * per_epoch, per_epoch, seed)
-        for chunk in np.array_split(drawn, max(1, round(len(drawn) / settings.batch_images))):
-            yield (chunk,)
+        drawn = _stream(len(taught), epoch * per_epoch, per_epoch, seed)
+        chunks = np.array_split(drawn, max(1, round(len(drawn) / settings.batch_images)))
+        return one_ahead(chunks, lambda chunk: (taught.images(chunk), taught.z(chunk)))
 
     def loss(part: Batch) -> Tensor:
-        drawn, share = part
+        images, z, share = part
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-            predicted = bank(as_tensor(taught.images[drawn], device))
-        return share * functional.mse_loss(predicted.float(), torch.from_numpy(taught.answer[drawn]).to(device))
+            predicted = bank(as_tensor(images, device))
+        return share * functional.mse_loss(predicted.float(), torch.from_numpy(z).to(device))
 
     smooth_after = {round(EPOCHS * 0.8 * (k + 1) / settings.blur_times) - 1 for k in range(settings.blur_times)}
 
@@ -127,18 +176,16 @@ def train_bank(
         if epoch in smooth_after and settings.kernel_blur_px > 0:
             smooth_kernels(bank, settings.kernel_blur_px)
 
-    others = [parameter for parameter in bank.parameters() if parameter.requires_grad and parameter is not bank.readout]
-    groups: list[dict[str, Any]] = [{"params": others}, {"params": [bank.readout], "learning_rate_factor": READOUT_RATE}]
-    task = Task(bank, groups, batches, loss, after_epoch=after_epoch)
-    train(task, Plan(EPOCHS, learning_rate), seed=seed, checkpoint=checkpoint, advance=advance)
+    task = Task(bank, parameter_groups(bank), batches, loss, after_epoch=after_epoch)
+    train(task, Plan(EPOCHS, learning_rate, WARM_UP_STEPS), seed=seed, checkpoint=checkpoint, advance=advance)
     return bank
 
 
-def answers_of(
-    bank: Bank, taught: Lessons, images: UInt8[np.ndarray, "image 112 112 3"], device: str = "cpu"
-) -> Float32[np.ndarray, "image unit"]:
-    """Expected counts of all students of a bank on each image."""
-    return standardised_answers(bank, images, device) * taught.scale + taught.offset
+def parameter_groups(bank: Bank) -> list[dict[str, Any]]:
+    """What learns, as `training.Task` takes it: weights of places at a rate of their own."""
+    places = bank.readout_arrays()
+    others = [parameter for parameter in bank.parameters() if parameter.requires_grad and all(parameter is not own for own in places)]
+    return [{"params": others}, {"params": places, "learning_rate_factor": READOUT_RATE}]
 
 
 def standardised_answers(
@@ -146,12 +193,13 @@ def standardised_answers(
 ) -> Float32[np.ndarray, "image unit"]:
     """What a bank answers to each image, in the units it was trained on."""
     bank.eval()
-    answers = []
+    answers = np.empty((len(images), bank.shape.n_units), np.float32)
     with torch.inference_mode():
         for start in range(0, len(images), BATCH_PREDICT):
-            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH_PREDICT]))
-            answers.append(in_halves(lambda some: bank(on_device(some, device)).float().cpu(), batch, dim=0).numpy())
-    return np.concatenate(answers)
+            part = slice(start, start + BATCH_PREDICT)
+            batch = torch.from_numpy(np.ascontiguousarray(images[part]))
+            answers[part] = in_halves(lambda some: bank(on_device(some, device)).float().cpu(), batch, dim=0).numpy()
+    return answers
 
 
 def smooth_kernels(bank: Bank, sigma_px: float) -> None:
@@ -160,8 +208,7 @@ def smooth_kernels(bank: Bank, sigma_px: float) -> None:
     gauss = torch.exp(-(x**2) / (2 * sigma_px**2))
     blur = torch.outer(gauss, gauss) / gauss.sum() ** 2
     with torch.no_grad():
-        for layer in bank.depthwise[max(bank.fixed_layers - 1, 0) :]:
-            weight: Tensor = layer.weight
+        for weight in list(bank.depthwise)[max(bank.fixed_layers - 1, 0) :]:
             weight.copy_(functional.conv2d(weight, blur.to(weight)[None, None], padding=KERNEL_PX // 2))
 
 

@@ -6,48 +6,49 @@ a fit that was killed goes on where it stopped and ends with the same scores (se
 
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import torch
-from jaxtyping import UInt8
 
 from nwb_compact import __version__, baselines, config
 from nwb_compact.backbones import FORMS, Backbone, frozen_backbone
-from nwb_compact.bank import Bank, BankShape
 from nwb_compact.check import require_sound
 from nwb_compact.config import PRESETS, Fit, configure
-from nwb_compact.distill import EPOCHS, Lessons, answers_of, lessons, train_bank
+from nwb_compact.distill import Lessons, asked, lessons
 from nwb_compact.errors import NwbCompactError
-from nwb_compact.feature_cache import cached_features, default_cache_folder
+from nwb_compact.feature_cache import default_cache_folder
+from nwb_compact.file_teacher import FileTeacher, teacher_from_file
 from nwb_compact.fit_data import SessionData, own_pixels, read_sessions, scored_pixels, teacher_sessions
 from nwb_compact.image_pool import ImagePool, image_pool
 from nwb_compact.layer_choice import choose_layer, sample
 from nwb_compact.memory import keep_freed_memory
 from nwb_compact.nwb_results import require_place, run_ids, write_results
+from nwb_compact.oracle import FileTeachers, Oracle, OwnTeacher, seen_by
 from nwb_compact.progress import stage
 from nwb_compact.provenance import commit, input_hash, record
-from nwb_compact.prune import prune
-from nwb_compact.results import Results, median
+from nwb_compact.results import Results, StudentWeights, median
 from nwb_compact.safe_write import require_writable
 from nwb_compact.scoring import Predictions, score_units
-from nwb_compact.student import ARCHITECTURE, filters_per_layer, n_parameters
+from nwb_compact.several_values import SeveralValues
+from nwb_compact.student import ARCHITECTURE, filters_per_layer, n_parameters, predict_all
+from nwb_compact.students import fit_students, shared_shape
+from nwb_compact.sweep import sweep
 from nwb_compact.teacher import Teacher, all_epochs, fit_teacher
 from nwb_compact.training import derived_seed
 from nwb_compact.work import Work, images_folder, work_folder
 
-SHARED_LAYERS = 2
-"""Layers that all students of a bank share while they are first trained (see `bank`); pruning refits them, retraining leaves them so."""
-
 
 def fit_sessions(
-    sessions: Sequence[SessionData], n_fitted: int, pool: ImagePool, backbone: Backbone | None, settings: Fit, work: Work
-) -> tuple[Results, ...]:
+    sessions: Sequence[SessionData], n_fitted: int, pool: ImagePool, knows: Backbone | Sequence[FileTeacher] | None, settings: Fit,
+    work: Work,
+) -> Iterator[tuple[str, tuple[Results, ...]]]:
     """Fit teacher and students to the units of the first `n_fitted` sessions. Nothing is written but to the work folder.
 
     Parameters
@@ -58,40 +59,39 @@ def fit_sessions(
         How many are fitted.
     pool
         What students may see.
-    backbone
-        From `backbones.frozen_backbone`, with its layer chosen; None trains one.
+    knows
+        What the teacher stands on: a backbone from `backbones.frozen_backbone`, with its layer chosen; None trains one. Or teachers that
+        are ready, one a fitted session.
     settings
         Every number.
     work
         Device and work folder.
 
-    Returns
-    -------
-    One `Results` a fitted session, in order; run id and provenance are added when they are written.
+    Yields
+    ------
+    Of each fit of `sweep`, when it is done, what is added to the name of its run, and one `Results` a fitted session, in order; run id and
+    provenance are added when they are written.
     """
-    with work.timed("features"):
-        seen = [_seen(backbone, session.images, f"features {session.file_path.stem}", work) for session in sessions]
-    with work.timed("teacher"):
-        teacher = _teacher(sessions, n_fitted, seen, settings, work)
-    results = []
-    for number, session in enumerate(sessions[:n_fitted]):
-        beside = _baselines(session, seen[number], number, settings, work) if settings.baselines.enabled else {}
-        with work.timed("lessons"):
-            taught = _lessons(teacher, backbone, number, pool, settings, work)
-        with work.timed("students"):
-            bank = _students(taught, number, settings, work)
-        results.append(_results(session, teacher, teacher.predict_members(seen[number], number), taught, bank, beside, settings, work))
-    return tuple(results)
+    if isinstance(knows, Backbone | None):
+        with work.timed("features"):
+            seen = [seen_by(knows, session.images, f"features {session.file_path.stem}", work) for session in sessions]
+        with work.timed("teacher"):
+            teacher: Oracle = OwnTeacher(_teacher(sessions, n_fitted, seen, settings, work), knows, seen[:n_fitted], work.device)
+    else:
+        seen = [session.images for session in sessions[:n_fitted]]
+        teacher = FileTeachers(knows, seen)
+    with work.timed("lessons"):
+        taught = _lessons(teacher, [len(session.responses.unit_name) for session in sessions[:n_fitted]], pool, settings, work)
+    for name, one in sweep(settings).items():
+        results, here = [], work.within(name)
+        for number, session in enumerate(sessions[:n_fitted]):
+            beside = _baselines(session, seen[number], number, one, here) if one.baselines.enabled else {}
+            students = fit_students(taught[number], str(number), one, here, seed=derived_seed(one.seed, "students", number))
+            results.append(_results(session, teacher, number, students, beside, one))
+        yield name, tuple(results)
 
 
 # Stages, in the order of use --------------------------------------------------------------------------------------------
-
-
-def _seen(backbone: Backbone | None, images: UInt8[np.ndarray, "image 112 112 3"], name: str, work: Work) -> np.ndarray:
-    """What the teacher looks at: the images themselves, or a frozen backbone's features of them, which other fits find again."""
-    if backbone is None:
-        return images
-    return cached_features(backbone, images, work.cache, name=name, device=work.device, quiet=work.quiet)
 
 
 def _teacher(sessions: Sequence[SessionData], n_fitted: int, seen: Sequence[np.ndarray], settings: Fit, work: Work) -> Teacher:
@@ -100,13 +100,29 @@ def _teacher(sessions: Sequence[SessionData], n_fitted: int, seen: Sequence[np.n
         return fit_teacher(training, settings.teacher, seed=settings.seed, device=work.device, checkpoints=work.folder, advance=advance)
 
 
+def _lessons(teacher: Oracle, n_units: Sequence[int], pool: ImagePool, settings: Fit, work: Work) -> tuple[Lessons, ...]:
+    """The teacher's answers to every view of every lesson image, asked once for the units of all fitted sessions."""
+    seed = derived_seed(settings.seed, "views")
+    with stage("lessons", settings.distill.views * len(pool), quiet=work.quiet) as advance:
+
+        def answered(view: int) -> np.ndarray:
+            return asked(teacher.answers, pool, view, settings.distill, seed=seed, advance=advance)
+
+        views = [work.array(f"answers_{view}", partial(answered, view)) for view in range(settings.distill.views)]
+    last = np.cumsum(n_units)
+    return tuple(
+        lessons(pool, tuple(view[:, stop - n : stop] for view in views), settings.distill, seed=seed)
+        for n, stop in zip(n_units, last, strict=True)
+    )
+
+
 def _baselines(session: SessionData, seen: np.ndarray, number: int, settings: Fit, work: Work) -> dict[str, np.ndarray]:
     """What the plain models predict, by name; each is kept in the work folder."""
     known = (session.responses.mean, session.rows("fit"), session.rows("validation"))
     pixels_px, epochs = settings.baselines.pixels_px, settings.baselines.epochs
 
     def directly() -> np.ndarray:
-        shape, seed = _bank_shape(session.responses.mean.shape[1], settings), derived_seed(settings.seed, "direct", number)
+        shape, seed = shared_shape(session.responses.mean.shape[1], settings.student), derived_seed(settings.seed, "direct", number)
         with stage("direct fit", epochs, quiet=work.quiet) as advance:
             return baselines.direct(
                 session.images, *known, shape, settings.baselines, seed=seed, device=work.device,
@@ -125,48 +141,14 @@ def _baselines(session: SessionData, seen: np.ndarray, number: int, settings: Fi
     return found
 
 
-def _lessons(teacher: Teacher, backbone: Backbone | None, number: int, pool: ImagePool, settings: Fit, work: Work) -> Lessons:
-    """The teacher's answers to every view of every lesson image; features are computed once for all fitted sessions."""
-
-    def answers(views: np.ndarray, view: int) -> np.ndarray:
-        return work.array(f"answers_{number}_{view}", lambda: teacher.predict(_seen(backbone, views, f"view {view}", work), number))
-
-    return lessons(pool, answers, settings.distill, seed=derived_seed(settings.seed, "views"))
-
-
-def _students(taught: Lessons, number: int, settings: Fit, work: Work) -> Bank:
-    """A bank of all units' students: trained together, pruned each its own way, retrained."""
-    seed = derived_seed(settings.seed, "students", number)
-    torch.manual_seed(seed)
-    whole = Bank(_bank_shape(taught.answer.shape[1], settings))
-    with stage("students", EPOCHS, quiet=work.quiet) as advance:
-        train_bank(
-            whole, taught, settings.distill, images_seen=settings.distill.images_seen, learning_rate=settings.distill.learning_rate,
-            seed=seed, device=work.device, checkpoint=work.path(f"students_{number}.pt"), advance=advance,
-        )
-    with stage("pruning", 1, quiet=work.quiet) as advance:
-        pruned = prune(whole, taught, settings.prune, seed=derived_seed(seed, "prune"), device=work.device).fix(SHARED_LAYERS)
-        advance()
-    with stage("students, pruned", EPOCHS, quiet=work.quiet) as advance:
-        return train_bank(
-            pruned, taught, settings.distill, images_seen=settings.prune.images_seen, learning_rate=settings.prune.learning_rate,
-            seed=derived_seed(seed, "pruned"), device=work.device, checkpoint=work.path(f"pruned_{number}.pt"), advance=advance,
-        )
-
-
-def _bank_shape(n_units: int, settings: Fit) -> BankShape:
-    return BankShape(n_units, (*settings.student.early_filters, *settings.student.late_filters), SHARED_LAYERS)
-
-
 def _results(
-    session: SessionData, teacher: Teacher, members: np.ndarray, taught: Lessons, bank: Bank, beside: Mapping[str, np.ndarray],
-    settings: Fit, work: Work,
+    session: SessionData, teacher: Oracle, number: int, students: tuple[StudentWeights, ...], beside: Mapping[str, np.ndarray],
+    settings: Fit,
 ) -> Results:
-    students = bank.cut(taught.scale, taught.offset)
-    filters = np.stack([filters_per_layer(student) for student in students])
+    filters, members = np.stack([filters_per_layer(student) for student in students]), teacher.members(number)
     predictions = Predictions(
         teacher=members.mean(axis=0),
-        student=answers_of(bank, taught, session.images, work.device),
+        student=predict_all(students, session.images),
         teacher_parameters=teacher.n_parameters,
         student_parameters=np.array([n_parameters(student) for student in students]),
         student_filters=filters.sum(axis=1),
@@ -176,14 +158,8 @@ def _results(
         session.responses, session.sides, predictions, n_bootstraps=settings.bootstraps, seed=seed, snr_floor=settings.snr_floor,
         baselines=beside,
     )
-    provenance = {
-        "input_sha256": input_hash(session.responses),
-        "teacher_parameters": str(teacher.n_parameters),
-        "teacher_validation_r2": " ".join(f"{best:.4f}" for best in teacher.validation_r2),
-        "teacher_member_validation_r2": " ".join(f"{best:.4f}" for best in teacher.member_validation_r2),
-        "teacher_weight_decay": str(teacher.weight_decay),
-    }
     meaning = baselines.meanings(settings)
+    provenance = {"input_sha256": input_hash(session.responses), "teacher_parameters": str(teacher.n_parameters), **teacher.facts}
     provenance |= {f"baseline.{name}": meaning[name] for name in beside}
     return Results(
         run_id="", unit_name=session.responses.unit_name, scores=scores, reason=reason, image_sha256=session.responses.image_sha256,
@@ -195,26 +171,7 @@ def _results(
 # The command ------------------------------------------------------------------------------------------------------------
 
 
-class _FitCommand(click.Command):
-    """Lets `--train` take several files, as `--train a.nwb b.nwb`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        spread: list[str] = []
-        listing = False
-        for place, word in enumerate(args):
-            if word == "--train":
-                listing = True
-                if place + 1 == len(args) or args[place + 1].startswith("-"):
-                    raise click.UsageError("--train needs at least one FILE", ctx)
-            elif word.startswith("-"):
-                listing = False
-                spread.append(word)
-            else:
-                spread += ["--train", word] if listing else [word]
-        return super().parse_args(ctx, spread)
-
-
-@click.command("fit", cls=_FitCommand)
+@click.command("fit", cls=SeveralValues)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--train", multiple=True, type=click.Path(path_type=Path), metavar="FILE ...", help="Files that lend images and responses.")
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="standard", show_default=True, help="Sizes and lengths.")
@@ -223,6 +180,9 @@ class _FitCommand(click.Command):
 @click.option("--layer", help="Layer of the backbone; by default the one that predicts validation images best.")
 @click.option("--members", type=click.IntRange(1), help="Networks in the teacher's ensemble.")
 @click.option("--split", type=click.Choice(config.choices(config.Split, "method")), help="Which images are scored.")
+@click.option("--teacher", "taught_by", metavar="FILE[:RUN]", help="Learn from the models in this file instead of fitting a teacher.")
+@click.option("--students", "kind", type=click.Choice(config.choices(config.Student, "kind")), help="A network a unit, or one for all.")
+@click.option("--filters", multiple=True, type=int, metavar="K ...", help="Shared networks of K filters in layers 1 to 3, a run each.")
 @click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Folder, zip, tar or session file of images to distil on.")
 @click.option("--baselines", "with_baselines", is_flag=True, help="Also fit ridge, a direct and a linear-nonlinear model to compare with.")
 @click.option("--device", type=click.Choice(config.choices(Fit, "device")), help="Where to compute.")
@@ -235,42 +195,54 @@ class _FitCommand(click.Command):
 @click.option("--quiet", is_flag=True, help="No progress.")
 def command(
     files: tuple[Path, ...], train: tuple[Path, ...], preset: str, config_file: Path | None, images: tuple[Path, ...],
-    cache_dir: Path | None, output: Path | None, run_id: str | None, replaces: bool, resume: bool, quiet: bool, **changes: Any,
+    taught_by: str | None, cache_dir: Path | None, output: Path | None, run_id: str | None, replaces: bool, resume: bool, quiet: bool,
+    **changes: Any,
 ) -> None:
     """Fit a teacher and compact students to every unit of FILES and write the results into them."""
     if output is not None and len(files) > 1:
         raise click.UsageError("--output takes one FILE")
     if replaces and run_id is None:
         raise click.UsageError("--replace needs --run-id")
+    if taught_by and (idle := [f"--{name}" for name in ("backbone", "layer", "members") if changes[name] is not None]):
+        raise click.UsageError(f"--teacher takes a teacher as it is, so {' and '.join(idle)} has no meaning")
     keep_freed_memory()
     settings = _settings(preset, config_file, changes)
-    _require_all(files, train, output, run_id, may_exist=replaces or resume)
+    run_id = run_id or datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    _require_all(files, train, output, [_run(run_id, name) for name in sweep(settings)], may_exist=replaces or resume)
     device = _device(settings.device)
-    asked = settings.teacher
-    backbone = frozen_backbone(asked.backbone, asked.layer, vone_visual_degrees=asked.vone_visual_degrees)
+    wanted = settings.teacher
+    backbone = None if taught_by else frozen_backbone(wanted.backbone, wanted.layer, vone_visual_degrees=wanted.vone_visual_degrees)
     sessions = read_sessions(files, train, settings)
+    fitted = sessions[: len(files)]
+    ready = [_from_file(taught_by, session) for session in fitted] if taught_by else []
     pool = image_pool(own_pixels(sessions), scored_pixels(sessions), images, images_folder(output or files[0]), quiet=quiet)
     cache = cache_dir or default_cache_folder()
-    backbone, layers = _with_layer(backbone, sessions[: len(files)], cache, device, quiet)
-    facts = _facts(sessions, len(files), pool, backbone, device)
+    backbone, layers = _with_layer(backbone, fitted, cache, device, quiet)
+    facts = _facts(sessions, len(files), pool, ready or backbone, device)
     decisive = [facts, config.flat(settings), [session.sides for session in sessions], __version__, torch.__version__, commit()]
     work = Work(device, work_folder(output or files[0], decisive, resume=resume), quiet, cache)
-    run = work.run_id(run_id or datetime.now(UTC).strftime("%Y%m%d-%H%M%S"))
-    for file_path, results in zip(files, fit_sessions(sessions, len(files), pool, backbone, settings, work), strict=True):
-        if resume and not replaces and run in run_ids(file_path):
-            continue  # the fit was killed between two files
-        provenance = record(settings, _asked(), facts | layers | work.spent() | dict(results.provenance))
-        complete = replace(results, run_id=run, provenance=provenance)
-        written = write_results(complete, file_path, output=output, replace=replaces)
-        click.echo(f"{written}: {_summary(complete)}")
+    run_id, places = work.run_id(run_id), list(files)
+    if output is not None and output.exists() and resume and not replaces:
+        places = [output]  # the fit was killed between two runs
+    for name, found in fit_sessions(sessions, len(files), pool, ready or backbone, settings, work):
+        run, spent = _run(run_id, name), work.spent() | work.within(name).spent()
+        for number, results in enumerate(found):
+            if resume and not replaces and run in run_ids(places[number]):
+                continue
+            provenance = record(sweep(settings)[name], _asked(), facts | layers | spent | dict(results.provenance))
+            complete = replace(results, run_id=run, provenance=provenance)
+            new = None if places[number] == output else output
+            places[number] = write_results(complete, places[number], output=new, replace=replaces)
+            click.echo(f"{places[number]}: {_summary(complete)}")
     work.remove()
 
 
 def _settings(preset: str, config_file: Path | None, changes: dict[str, Any]) -> Fit:
-    given = {name: value for name, value in changes.items() if value is not None}
+    given = {name: value for name, value in changes.items() if value not in (None, ())}
     nested: dict[str, Any] = {name: given[name] for name in ("seed", "device") if name in given}
     for name, stage_name, setting in (
-        ("backbone", "teacher", "backbone"), ("layer", "teacher", "layer"), ("members", "teacher", "members"), ("split", "split", "method")
+        ("backbone", "teacher", "backbone"), ("layer", "teacher", "layer"), ("members", "teacher", "members"), ("split", "split", "method"),
+        ("kind", "student", "kind"), ("filters", "student", "filters"),
     ):
         if name in given:
             nested.setdefault(stage_name, {})[setting] = given[name]
@@ -279,7 +251,11 @@ def _settings(preset: str, config_file: Path | None, changes: dict[str, Any]) ->
     return configure(preset, config_file, nested)
 
 
-def _require_all(files: Sequence[Path], train: Sequence[Path], output: Path | None, run_id: str | None, *, may_exist: bool) -> None:
+def _run(run_id: str, name: str) -> str:
+    return f"{run_id}-{name}" if name else run_id
+
+
+def _require_all(files: Sequence[Path], train: Sequence[Path], output: Path | None, runs: Sequence[str], *, may_exist: bool) -> None:
     """Find what would stop the fit at its end before it starts."""
     places = [path.resolve() for path in (*files, *train)]
     for path in (*files, *train):
@@ -287,7 +263,8 @@ def _require_all(files: Sequence[Path], train: Sequence[Path], output: Path | No
             raise NwbCompactError(path, found="a file named twice", expected="each file once", next_step="name it once")
         require_sound(path)
     for path in files:
-        require_place(path, run_id=run_id, output=output, replace=may_exist)
+        for run in runs:
+            require_place(path, run_id=run, output=output, replace=may_exist)
         require_writable(path, output=output)
 
 
@@ -309,7 +286,7 @@ def _with_layer(
 
 
 def _facts(
-    sessions: Sequence[SessionData], n_fitted: int, pool: ImagePool, backbone: Backbone | None, device: str
+    sessions: Sequence[SessionData], n_fitted: int, pool: ImagePool, knows: Backbone | Sequence[FileTeacher] | None, device: str
 ) -> dict[str, str]:
     """Inputs and machine: part of the provenance, and of what names the work folder."""
     inputs = {
@@ -320,12 +297,29 @@ def _facts(
         "units_fitted": str(sum(len(session.responses.unit_name) for session in sessions[:n_fitted])),
         "lesson_images": f"{len(pool)} sha256:{pool.sha256}",
         **{f"lesson_images_left_out.{reason}": str(n) for reason, n in pool.skipped.items()},
-        "backbone_sha256": backbone.sha256 if backbone is not None else "trained here",
-        **({"layer": backbone.layer} if backbone is not None and backbone.layer else {}),
+        **_known(knows),
         "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(),
         "threads": str(torch.get_num_threads()),
         "architecture": ARCHITECTURE,
     }
+
+
+def _known(knows: Backbone | Sequence[FileTeacher] | None) -> dict[str, str]:
+    """What the teacher stands on."""
+    if knows is None:
+        return {"backbone_sha256": "trained here"}
+    if isinstance(knows, Backbone):
+        return {"backbone_sha256": knows.sha256, **({"layer": knows.layer} if knows.layer else {})}
+    return {f"teacher_from_file.{number}": f"run {one.run_id} sha256:{one.sha256}" for number, one in enumerate(knows)}
+
+
+def _from_file(taught_by: str, session: SessionData) -> FileTeacher:
+    """FILE[:RUN]; a colon that is part of a path that exists is no run."""
+    file_path, run_id = taught_by, None
+    if not Path(taught_by).exists() and ":" in taught_by:
+        file_path, run_id = taught_by.rsplit(":", 1)
+    scored = [session.responses.image_sha256[row] for row in session.rows("scored")]
+    return teacher_from_file(file_path, run_id, session.responses.unit_name, session_id=session.session_id, scored=scored)
 
 
 def _asked() -> str:

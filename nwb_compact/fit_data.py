@@ -28,6 +28,7 @@ class SessionData:
     images: UInt8[np.ndarray, "image 112 112 3"]
     sides: tuple[str, ...]
     """One of `results.SIDES` for each image; a file that is not fitted has no `scored` image."""
+    session_id: str | None = None
 
     def rows(self, *sides: str) -> np.ndarray:
         """Images that fall on one of the sides."""
@@ -51,10 +52,13 @@ def read_sessions(fitted: Sequence[Path], lent: Sequence[Path], settings: Fit) -
             if session.images.pixels is None:
                 next_step = "convert the session with its images"
                 raise NwbCompactError(file_path, found="hashes instead of images", expected="pixels to fit on", next_step=next_step)
-            read.append((file_path, responses_of(session), as_rgb(session.images.pixels)))
-    responses = [what for _, what, _ in read]
+            read.append((file_path, responses_of(session), as_rgb(session.images.pixels), session.about.session_id))
+    responses = [what for _, what, _, _ in read]
     sides_fitted, sides_lent = split_images(responses[: len(fitted)], responses[len(fitted) :], settings.split, seed=settings.seed)
-    sessions = [SessionData(*what, side) for what, side in zip(read, (*sides_fitted, *sides_lent), strict=True)]
+    sessions = [
+        SessionData(file_path, of_units, images, sides, session_id)
+        for (file_path, of_units, images, session_id), sides in zip(read, (*sides_fitted, *sides_lent), strict=True)
+    ]
     scored = scored_pixels(sessions)
     unseen = tuple(_without(session, scored) for session in sessions)
     for one in unseen[: len(fitted)]:

@@ -1,5 +1,7 @@
 """Floating-point operations that torch does: two for each multiply-add of convolutions and matrix products, nothing for the rest.
 
+What code of ours computes in torch's place, it tells itself (`beside_torch`).
+
 torch's counter (`torch.utils.flop_counter`) looks at every operation as it runs, which makes a training step of a bank 4 to 10 % slower.
 So of work that is repeated it sees the first piece of each kind, and the others are taken to be the same (`alike`).
 """
@@ -57,7 +59,8 @@ _counting: ContextVar[Count | None] = ContextVar("counting", default=None)
 def counted() -> Iterator[Count]:
     """Count the operations of this thread that are done inside.
 
-    Nothing of numpy's is counted, nor what other threads of the program ask torch for.
+    Nothing of numpy's is counted, nor what other threads of the program ask torch for. Code of ours that leaves torch tells what it does
+    (`beside_torch`).
 
     Examples
     --------
@@ -105,6 +108,26 @@ def alike(known: dict[Any, int], *kind: Hashable) -> Iterator[None]:
         before = count.flop
         yield
         known[kind] = count.flop - before
+
+
+def beside_torch(flop: int) -> None:
+    """Count operations that are done in torch's place, where somebody counts and this piece of work is looked at.
+
+    Parameters
+    ----------
+    flop
+        How many.
+
+    Examples
+    --------
+    >>> with counted() as count:
+    ...     beside_torch(7)
+    >>> count.flop
+    7
+    """
+    count = _counting.get()
+    if count is not None:
+        count.add(flop)
 
 
 def shapes(held: Sequence[Any]) -> tuple[tuple[int, ...], ...]:

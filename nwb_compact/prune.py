@@ -1,16 +1,21 @@
 """Pruning: each student keeps the filters it needs, layer by layer from the last to the first (the criterion of the study's code).
 
-Last layer: filters are ranked by the standard deviation of what they add to the answer and dropped while r2 with the teacher stays
-above a share of the unpruned student's. Layers 4 to 1: filters are ranked by (variance of what the next layer's spatial filter makes of
-them) x (sum of its squared weights), and the fewest are kept from which the next layer's answer can be rebuilt to a share of its variance.
+Last layer: filters are ranked by the standard deviation of what they add to the answer and dropped while r2 with the whole student stays
+above a share. Layers 4 to 1: filters are ranked by (variance of what the next layer's spatial filter makes of them) x (sum of its
+squared weights), and the fewest are kept from which the next layer's answer can be rebuilt to a share of its variance.
 
 One thing is ours: the weights of the kept filters are refitted by least squares to stand in for the dropped ones (the same covariance
 gives both the test and the refit), so retraining starts close to where it should end.
+
+It is done in two steps, since early filters are shared as long as possible (see `bank`): `specialise` makes a bank in which layers 3
+to 5 are each unit's own, with the filters of layer 2 it uses; `narrow` then leaves out filters of layer 1, too, and layer 2 is no longer
+shared.
 """
 
 import copy
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,10 +25,13 @@ from torch import Tensor
 from nwb_compact import config
 from nwb_compact.backbones import as_tensor
 from nwb_compact.bank import Bank, BankShape
-from nwb_compact.distill import Lessons
 from nwb_compact.student import KERNEL_PX, MAP_PX, N_LAYERS
 
 BATCH_IMAGES = 32
+SHARED = 2
+"""Layers that stay shared when students are specialised."""
+LESS_VARIANCE, MOST_TIMES = 0.98, 300
+"""Factor by which less variance is asked for while a student is too large, and how often: to 0.2 % of it, then the fewest filters stay."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,24 +60,31 @@ class Kept:
     filters: tuple[Integer[np.ndarray, "_"], ...]
     """Indices among the unit's filters of layers 1 to 5, ascending."""
     weights: dict[int, Float[np.ndarray, "kept_filter kept_input"]]
-    """By layer, 2 to 5."""
-    mean_moves: dict[int, Float[np.ndarray, "kept_filter"]]
-    """By how much the mean input of each kept filter's normalisation moved."""
+    """By layer, of those that are refitted."""
+    bias_moves: dict[int, Float[np.ndarray, "kept_filter"]]
+    """By how much the mean that dropped filters gave moves the bias of each kept filter."""
+    readout_gain: Float[np.ndarray, "kept_last"]
+    """By how much the kept filters of layer 5 are turned up for those that are dropped."""
 
 
-def prune(bank: Bank, taught: Lessons, settings: config.Prune, *, seed: int, device: str = "cpu") -> Bank:
-    """A new bank in which each unit has only the filters it keeps. Only layer 1 stays shared.
+def specialise(
+    bank: Bank, images: UInt8[np.ndarray, "image 112 112 3"], most: tuple[int, int, int], settings: config.Prune, *,
+    readout: Literal["separable", "dense"] = "separable", device: str = "cpu",
+) -> Bank:
+    """A new bank in which layers 3 to 5 are each unit's own and have only the filters it keeps; layers 1 and 2 stay shared.
 
     Parameters
     ----------
     bank
         Trained, in which every unit has (or uses) all filters.
-    taught
-        The teacher's answers; `settings.images` of them measure variances.
+    images
+        On which variances are measured.
+    most
+        Filters of layers 3, 4 and 5 that a unit may keep.
     settings
         Criteria and the largest size of a student.
-    seed
-        Chooses the images.
+    readout
+        Of the students.
     device
         Where the bank is.
 
@@ -77,11 +92,34 @@ def prune(bank: Bank, taught: Lessons, settings: config.Prune, *, seed: int, dev
     -------
     A bank whose students answer nearly as before and are to be retrained.
     """
-    chosen = np.random.default_rng(seed).permutation(len(taught.images))[: settings.images]
-    measured = measure(bank, taught.images[chosen], device)
+    measured = measure(bank, images, device)
     bank = copy.deepcopy(bank).cpu()  # moving filters about is no work for a GPU
-    kept = [_prune_unit(bank, measured, taught.answer[chosen, unit], unit, settings) for unit in range(bank.shape.n_units)]
-    return _rebuilt(bank, kept)
+    shared = min(SHARED, bank.shape.shared_layers)
+    kept = [_specialised(bank, measured, unit, most, settings, readout) for unit in range(bank.shape.n_units)]
+    return _rebuilt(bank, kept, shared, readout)
+
+
+def narrow(
+    bank: Bank, images: UInt8[np.ndarray, "image 112 112 3"], settings: config.Prune, *, device: str = "cpu"
+) -> Bank:
+    """A new bank in which each unit also reads only the filters of layer 1 it needs; from layer 2 on all are its own.
+
+    Parameters
+    ----------
+    bank, images, settings, device
+        As for `specialise`, whose bank this takes once it is retrained.
+    """
+    inputs = measure(bank, images, device).inputs[2]
+    bank = copy.deepcopy(bank).cpu()
+    kept = []
+    for unit in range(bank.shape.n_units):
+        own = tuple(np.arange(int(bank.has(layer)[unit].sum())) for layer in range(2, N_LAYERS + 1))
+        full = _unit_weights(bank, unit, 2)
+        first = smallest_sufficient(inputs.covariance[0], full, settings.kept_first, settings.min_filters)
+        weights = refitted(inputs.covariance[0], full, first)
+        move = full @ inputs.mean[0] - weights @ inputs.mean[0][first]
+        kept.append(Kept((first, *own), {2: weights}, {2: move}, np.ones(len(own[-1]))))
+    return _rebuilt(bank, kept, 1, bank.shape.readout)
 
 
 def measure(bank: Bank, images: UInt8[np.ndarray, "image 112 112 3"], device: str = "cpu") -> Statistics:
@@ -102,7 +140,8 @@ def measure(bank: Bank, images: UInt8[np.ndarray, "image 112 112 3"], device: st
 
 
 def smallest_sufficient(
-    covariance: Float[np.ndarray, "input input"], weights: Float[np.ndarray, "filter input"], kept_variance: float, min_filters: int
+    covariance: Float[np.ndarray, "input input"], weights: Float[np.ndarray, "filter input"], kept_variance: float, min_filters: int,
+    most_filters: int | None = None,
 ) -> Integer[np.ndarray, "kept"]:
     """The fewest inputs, in the order of their rank, from which weights @ inputs can be rebuilt to `kept_variance` of its variance.
 
@@ -113,9 +152,9 @@ def smallest_sufficient(
     weights
         Of the filters that read them.
     kept_variance
-        Share of the summed variance of the filters that must be rebuilt by least squares.
-    min_filters
-        Fewest that are kept.
+        Share of the summed variance of the filters that must be rebuilt by least squares; 0: the fewest filters will do.
+    min_filters, most_filters
+        Fewest and most that are kept.
 
     Returns
     -------
@@ -130,7 +169,9 @@ def smallest_sufficient(
     """
     rank = np.argsort(-np.diag(covariance) * (weights**2).sum(axis=0), kind="stable")
     total = np.einsum("fi,ij,fj->", weights, covariance, weights)
-    low, high = min(min_filters, len(rank)), len(rank)
+    high = len(rank) if most_filters is None else min(len(rank), most_filters)
+    low = min(min_filters, high)
+    high = high if kept_variance > 0 else low
     while low < high:  # rebuilt variance grows with every input, so halving finds the smallest set
         middle = (low + high) // 2
         kept = rank[:middle]
@@ -156,55 +197,71 @@ def refitted(
     return np.linalg.solve(inner + ridge, covariance[kept] @ weights.T).T
 
 
-def _prune_unit(bank: Bank, measured: Statistics, answer: np.ndarray, unit: int, settings: config.Prune) -> Kept:
+def _specialised(
+    bank: Bank, measured: Statistics, unit: int, most: tuple[int, int, int], settings: config.Prune, readout: str
+) -> Kept:
     """Prune to the criterion; if that leaves too many parameters, keep less and less variance until they fit."""
-    last = _last_layer(measured.contribution[:, unit], answer, settings)
-    most = max(settings.min_filters, settings.max_parameters // (2 * MAP_PX**2))  # the readout may take half of the room
-    if len(last) > most:
-        spread = measured.contribution[:, unit].std(axis=0)
-        last = np.sort(last[np.argsort(-spread[last], kind="stable")[:most]])
-    kept_variance = settings.kept_variance
-    while True:
-        kept = _prune_layers(bank, measured, unit, last, kept_variance, settings.min_filters)
-        smallest = all(len(filters) <= settings.min_filters for filters in kept.filters[:-1])
-        if _size(kept) <= settings.max_parameters or smallest:
+    contribution = measured.contribution[:, unit]
+    last = _last_layer(contribution, most[2], settings)
+    if readout == "dense":  # which may take half of the room
+        last = last[: max(settings.min_filters, settings.max_parameters // (2 * MAP_PX**2))]
+    last = np.sort(last)
+    deepest = min(SHARED, bank.shape.shared_layers)  # the lowest layer of which filters are left out
+    for times in range(MOST_TIMES):
+        kept_variance = settings.kept_variance * LESS_VARIANCE**times
+        kept = _pruned_layers(bank, measured, unit, last, kept_variance, most, settings.min_filters)
+        smallest = all(len(filters) <= settings.min_filters for filters in kept.filters[deepest - 1 : -1])
+        if _size(kept, readout) <= settings.max_parameters or smallest:
             return kept
-        kept_variance *= 0.98
+    return _pruned_layers(bank, measured, unit, last, 0.0, most, settings.min_filters)
 
 
-def _last_layer(contribution: np.ndarray, answer: np.ndarray, settings: config.Prune) -> np.ndarray:
+def _last_layer(contribution: np.ndarray, most: int, settings: config.Prune) -> np.ndarray:
+    """Filters of layer 5 that are kept, strongest first."""
     rank = np.argsort(-contribution.std(axis=0), kind="stable")
-    whole = _r2(contribution.sum(axis=1), answer)
-    for n in range(min(settings.min_filters, len(rank)), len(rank)):
-        if _r2(contribution[:, rank[:n]].sum(axis=1), answer) > settings.last_layer_r2 * whole:
-            return np.sort(rank[:n])
-    return np.arange(len(rank))
+    whole = contribution.sum(axis=1)
+    for n in range(min(settings.min_filters, len(rank)), min(most, len(rank))):
+        if _r2(contribution[:, rank[:n]].sum(axis=1), whole) > settings.last_layer_r2:
+            return rank[:n]
+    return rank[:most]
 
 
-def _prune_layers(bank: Bank, measured: Statistics, unit: int, last: np.ndarray, kept_variance: float, min_filters: int) -> Kept:
+def _pruned_layers(
+    bank: Bank, measured: Statistics, unit: int, last: np.ndarray, kept_variance: float, most: tuple[int, int, int], min_filters: int
+) -> Kept:
     filters, weights, moves = [last], {}, {}
-    for layer in range(N_LAYERS, 1, -1):
+    shared = min(SHARED, bank.shape.shared_layers)
+    for layer in range(N_LAYERS, shared, -1):
         full = _unit_weights(bank, unit, layer)[filters[0]]
         inputs = measured.inputs[layer]
         group = 0 if len(inputs.mean) == 1 else unit
-        # Filters are weighed as their normalisation weighs them, so a loud filter that is turned down later does not decide.
-        gain = bank.normalisation(layer)[0][bank.channels(unit, layer)].double().cpu().numpy()[filters[0]]
-        kept = smallest_sufficient(inputs.covariance[group], full * gain[:, None], kept_variance, min_filters)
+        limit = most[layer - 4] if layer > 3 else full.shape[1]
+        kept = smallest_sufficient(inputs.covariance[group], full, kept_variance, min_filters, limit)
         weights[layer] = refitted(inputs.covariance[group], full, kept)
-        moves[layer] = weights[layer] @ inputs.mean[group][kept] - full @ inputs.mean[group]
+        moves[layer] = full @ inputs.mean[group] - weights[layer] @ inputs.mean[group][kept]
         filters.insert(0, kept)
-    return Kept(tuple(filters), weights, moves)
+    first = [np.arange(width) for width in bank.shape.widths[: shared - 1]]
+    return Kept((*first, *filters), weights, moves, _gain(measured.contribution[:, unit], last))
+
+
+def _gain(contribution: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Least squares: what the kept filters must be multiplied by to add up to what all did."""
+    centred = contribution - contribution.mean(axis=0)
+    few, whole = centred[:, kept], centred.sum(axis=1)
+    ridge = 1e-3 * max(float((few**2).sum(axis=0).mean()), 1e-12) * np.eye(len(kept))
+    return np.linalg.solve(few.T @ few + ridge, few.T @ whole + ridge @ np.ones(len(kept)))
 
 
 def _unit_weights(bank: Bank, unit: int, layer: int) -> np.ndarray:
     """Pointwise weights (filter input) of one unit's filters."""
-    return bank.pointwise[layer - 2].weight[bank.channels(unit, layer)][:, :, 0, 0].detach().double().cpu().numpy()
+    return bank.weights_of(unit, layer).double().cpu().numpy()
 
 
-def _size(kept: Kept) -> int:
+def _size(kept: Kept, readout: str) -> int:
     n = [len(filters) for filters in kept.filters]
     separable = sum(below * KERNEL_PX**2 + below * above + above for below, above in pairwise(n))
-    return n[0] * (3 * KERNEL_PX**2 + 1) + separable + n[-1] * MAP_PX**2 + 1
+    places = n[-1] + MAP_PX**2 if readout == "separable" else n[-1] * MAP_PX**2
+    return n[0] * (3 * KERNEL_PX**2 + 1) + separable + places + 1
 
 
 def _r2(a: np.ndarray, b: np.ndarray) -> float:
@@ -222,23 +279,28 @@ def _inputs(total: Tensor, square: Tensor, n: int) -> Inputs:
     return Inputs(mean, square.cpu().numpy() / n - mean[:, :, None] * mean[:, None, :])
 
 
-def _rebuilt(bank: Bank, kept: list[Kept]) -> Bank:
-    """The pruned bank: filters moved to the front of each unit's room, weights refitted, normalisation carried along."""
-    n_units, first = len(kept), bank.shape.widths[0]
-    widths = (first, *(max(len(unit.filters[layer]) for unit in kept) for layer in range(1, N_LAYERS)))
-    shape = BankShape(n_units, widths, shared_layers=1)
-    uses_first = np.zeros((n_units, first), bool)
+def _rebuilt(bank: Bank, kept: list[Kept], shared: int, readout: Literal["separable", "dense"]) -> Bank:
+    """The pruned bank: filters moved to the front of each unit's room, weights refitted. Layers 1 to `shared` are as they were."""
+    widest = [max(len(unit.filters[layer - 1]) for unit in kept) for layer in range(1, N_LAYERS + 1)]
+    widths = (*bank.shape.widths[:shared], *widest[shared:])
+    uses = np.zeros((len(kept), widths[shared - 1]), bool)
     for unit, what in enumerate(kept):
-        uses_first[unit, what.filters[0]] = True
-    pruned = Bank(shape, (uses_first, *(_front(kept, layer, widths[layer - 1]) for layer in range(2, N_LAYERS + 1))))
+        uses[unit, what.filters[shared - 1]] = True
+    whole = tuple(np.ones((len(kept), width), bool) for width in widths[: shared - 1])
+    pruned = Bank(
+        BankShape(len(kept), widths, shared, readout),
+        (*whole, uses, *(_front(kept, layer, widths[layer - 1]) for layer in range(shared + 1, N_LAYERS + 1))),
+    )
     with torch.no_grad():
-        pruned.first.weight.copy_(bank.first.weight)
-        pruned.norm[0].load_state_dict(bank.norm[0].state_dict())
-        pruned.depthwise[0].weight.copy_(bank.depthwise[0].weight)
+        for layer in range(1, shared + 1):
+            for new, old in zip(pruned.arrays_of(layer), bank.arrays_of(layer), strict=True):
+                new.copy_(old)
+        pruned.depthwise[shared - 1].copy_(bank.depthwise[shared - 1])
         for unit, what in enumerate(kept):
-            for layer in range(2, N_LAYERS + 1):
+            for layer in range(shared + 1, N_LAYERS + 1):
                 _carry(bank, pruned, unit, what, layer)
-        pruned.bias.copy_(bank.bias)
+            _carry_readout(bank, pruned, unit, what)
+        pruned.offset.copy_(bank.offset)
     return pruned.eval()
 
 
@@ -249,15 +311,29 @@ def _front(kept: list[Kept], layer: int, width: int) -> Bool[np.ndarray, "unit f
 def _carry(bank: Bank, pruned: Bank, unit: int, what: Kept, layer: int) -> None:
     source = bank.channels(unit, layer)[torch.from_numpy(what.filters[layer - 1])]
     target = pruned.channels(unit, layer)
-    columns = torch.from_numpy(what.filters[0]) if layer == 2 else torch.arange(len(what.filters[layer - 2]))
-    pointwise: Tensor = pruned.pointwise[layer - 2].weight
-    pointwise[target] = 0.0
-    pointwise[target[:, None], columns[None, :], 0, 0] = torch.from_numpy(what.weights[layer]).float()
-    old, new = bank.norm[layer - 1], pruned.norm[layer - 1]
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        getattr(new, name)[target] = getattr(old, name)[source]
-    new.running_mean[target] += torch.from_numpy(what.mean_moves[layer]).float()
+    # The layer that reads shared filters has a column for each of them, others for the unit's own, which stand in front.
+    first = layer == pruned.shape.shared_layers + 1
+    columns = torch.from_numpy(what.filters[layer - 2]) if first else torch.arange(len(what.filters[layer - 2]))
+    weights = torch.from_numpy(what.weights[layer]) if layer in what.weights else bank.weights_of(unit, layer)
+    into: Tensor = pruned.pointwise[layer - 2][unit]
+    into[:] = 0.0
+    into[: len(target), columns] = weights.float()
+    pruned.bias[layer - 1][target] = bank.bias[layer - 1][source]
+    if layer in what.bias_moves:
+        pruned.bias[layer - 1][target] += torch.from_numpy(what.bias_moves[layer]).float()
     if layer < N_LAYERS:
-        pruned.depthwise[layer - 1].weight[target] = bank.depthwise[layer - 1].weight[source]
+        pruned.depthwise[layer - 1][target] = bank.depthwise[layer - 1][source]
+
+
+def _carry_readout(bank: Bank, pruned: Bank, unit: int, what: Kept) -> None:
+    kept, gain = torch.from_numpy(what.filters[-1]), torch.from_numpy(what.readout_gain).float()
+    n = len(kept)
+    if bank.shape.readout == "dense":
+        pruned.readout[unit], pruned.readout[unit, :n] = 0.0, bank.readout[unit, kept] * gain[:, None]
+        return
+    weights = bank.readout_filter[unit, kept] * gain
+    if pruned.shape.readout == "dense":
+        pruned.readout[unit], pruned.readout[unit, :n] = 0.0, weights[:, None] * bank.readout_space[unit]
     else:
-        pruned.readout[:, :, target] = bank.readout[:, :, source]
+        pruned.readout_filter[unit], pruned.readout_filter[unit, :n] = 0.0, weights
+        pruned.readout_space[unit] = bank.readout_space[unit]

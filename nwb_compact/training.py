@@ -49,6 +49,8 @@ class Plan:
     epochs: int
     learning_rate: float
     """At the start; falls along a cosine to 0."""
+    warm_up_steps: int = 0
+    """Steps over which it first rises from 0."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +114,16 @@ def train(task: Task, plan: Plan, *, seed: int, checkpoint: Path | None = None, 
         optimizer.load_state_dict(stored["optimizer"])
         best_weights, state = stored["best"], _State(**stored["state"])
         advance(state.epoch, "resumed")
-    while state.epoch < plan.epochs:
+
+    def step() -> None:
+        state.steps += 1
         for group, factor in zip(optimizer.param_groups, factors, strict=True):
-            group["lr"] = factor * _cosine(plan, state.epoch)
+            group["lr"] = factor * _rate(plan, state)
+        optimizer.step()
+
+    while state.epoch < plan.epochs:
         torch.manual_seed(derived_seed(seed, "epoch", state.epoch))
-        loss = _one_epoch(task, optimizer, state)
+        loss = _one_epoch(task, optimizer, step, state)
         if task.after_epoch is not None:
             task.after_epoch(state.epoch)
         best_weights = _judge(task, state, best_weights)
@@ -155,6 +162,7 @@ def save_atomically(value: object, file_path: Path) -> None:
 @dataclass
 class _State:
     epoch: int = 0
+    steps: int = 0
     best: float = float("nan")
     pieces: int = 1
     """Pieces into which batches are cut, doubled whenever memory was too small."""
@@ -163,14 +171,14 @@ class _State:
     at (and on a GPU runs uncompiled) no kind that it has seen."""
 
 
-def _one_epoch(task: Task, optimizer: torch.optim.Optimizer, state: _State) -> float:
+def _one_epoch(task: Task, optimizer: torch.optim.Optimizer, step: Callable[[], None], state: _State) -> float:
     """One pass; the mean loss of its batches."""
     task.network.train()
     losses = []
     for batch in task.batches(state.epoch):
         with alike(state.known, "step", shapes(batch), state.pieces):
             losses.append(_gradient(task, optimizer, batch, state))
-            optimizer.step()
+            step()
     return float(torch.stack(losses).mean())
 
 
@@ -217,5 +225,6 @@ def _require_numbers(task: Task, state: _State) -> None:
         raise NwbCompactError("training", found=found, expected="one that converges", next_step=next_step)
 
 
-def _cosine(plan: Plan, epoch: int) -> float:
-    return plan.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / plan.epochs))
+def _rate(plan: Plan, state: _State) -> float:
+    warm = min(1.0, state.steps / plan.warm_up_steps) if plan.warm_up_steps else 1.0
+    return plan.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * state.epoch / plan.epochs))

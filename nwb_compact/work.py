@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -37,6 +37,11 @@ class Work:
     def path(self, name: str) -> Path:
         """A file in the folder."""
         return self.folder / name
+
+    def within(self, name: str) -> "Work":
+        """A folder in this one with costs of its own; the same one where the name is empty."""
+        self.path(name).mkdir(exist_ok=True)
+        return replace(self, folder=self.path(name))
 
     def array(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
         """An array that is computed once; read from the disk as it is used."""

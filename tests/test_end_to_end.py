@@ -29,6 +29,7 @@ trunk_channels = 8
 core_blocks = 1
 [student]
 early_filters = [6, 6]
+shared_filters = [6, 6, 6]
 late_filters = [3, 3, 3]
 [distill]
 images_seen = 400
@@ -36,6 +37,7 @@ views = 2
 [prune]
 images = 60
 images_seen = 200
+last_images_seen = 100
 [baselines]
 epochs = 2
 """
@@ -105,7 +107,7 @@ def test_a_fit_killed_at_several_stages_and_resumed_ends_with_the_same_scores(do
     path = folder / "killed.nwb"
     shutil.copy(folder / "session.nwb", path)
     before = path.read_bytes()
-    stages = ("teacher.pt", "students_0.pt", "pruned_0.pt")
+    stages = ("teacher.pt", "students_0.pt", "retraining_0.pt", "last retraining_0.pt")
     for number, awaited in enumerate(stages):
         words = [sys.executable, "-m", "nwb_compact.fit", path.name, "--config", "tiny.toml", *(["--resume"] if number else [])]
         process = subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE)

@@ -11,7 +11,8 @@ from nwb_compact.ridge import ridge_predictions
 N, FIT, HELD, SCORED = 130, np.arange(70), np.arange(70, 85), np.arange(85, 130)
 BOTH = np.concatenate([FIT, HELD])
 SETTINGS = config.Baselines(epochs=4, shift_px=0, learning_rate=0.01)
-SHAPE = partial(BankShape, widths=(4, 4, 3, 3, 3), shared_layers=2)
+SHAPE = partial(BankShape, widths=(4, 4, 3, 3, 3), shared_layers=5)
+"""As the fit has it: all layers are shared."""
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,8 @@ def test_a_linear_neuron_is_found_on_pixels_and_a_rectified_one_better_with_a_no
     assert rectified[:, 1].min() > linear[:, 1].min() + 0.5, "the threshold keeps expected counts from falling below their floor"
 
 
-def test_the_direct_fit_finds_what_no_linear_filter_does(images):
+@pytest.mark.parametrize("shape", [SHAPE, partial(SHAPE, shared_layers=2)], ids=["shared", "own layers"])
+def test_the_direct_fit_finds_what_no_linear_filter_does(shape):
     grey = np.full((N, 112, 112), 110.0)
     rng = np.random.default_rng(1)
     contrast = rng.choice([-90.0, 0.0, 90.0], N)
@@ -66,7 +68,7 @@ def test_the_direct_fit_finds_what_no_linear_filter_does(images):
     shown = np.repeat(grey[..., None], 3, axis=3).astype(np.uint8)
     mean = np.abs(contrast)[:, None] / 30
     longer = SETTINGS.model_copy(update={"epochs": 12})  # after 4 it depends on the order of sums
-    found = direct(shown, mean, FIT, HELD, SHAPE(1), longer, seed=0)
+    found = direct(shown, mean, FIT, HELD, shape(1), longer, seed=0)
     assert correlation(found[:, 0], mean[:, 0]) > 0.9
     assert abs(correlation(one_of("ridge", shown, mean)[:, 0] + 1e-9 * contrast, mean[:, 0])) < 0.5
 

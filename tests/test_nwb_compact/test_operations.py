@@ -1,7 +1,6 @@
 """What is counted is what a hand counts: two operations for each multiply-add."""
 
 import threading
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from nwb_compact.bank import Bank, BankShape
+from nwb_compact.fast_layers import depthwise
 from nwb_compact.operations import alike, counted, shapes
 from nwb_compact.training import Plan, Task, train
 
@@ -48,22 +48,37 @@ def test_products_of_all_kinds_are_counted():
         assert (learning.flop, answering.flop) == (by_hand, by_hand)
 
 
-def test_a_step_of_a_bank_costs_what_its_layers_say():
+@pytest.mark.parametrize("shared_layers", [1, 2, 5])
+def test_a_step_of_a_bank_costs_what_its_layers_say(shared_layers):
     units, widths, batch = 3, (6, 5, 4, 3, 3), 2
-    bank = Bank(BankShape(units, widths, shared_layers=2)).train()
+    bank = Bank(BankShape(units, widths, shared_layers)).train()
     x = torch.rand(batch, 3, 112, 112)
     with counted() as count:
         bank(x).sum().backward()
-    own = (1, 1, units, units, units)
-    channels = [width * n for width, n in zip(widths, own, strict=True)]
-    pixels = (112**2, 56**2, 28**2, 28**2, 28**2)
+    channels = [width * (1 if layer <= shared_layers else units) for layer, width in enumerate(widths, start=1)]
+    pixels = (115**2, 56**2, 28**2, 28**2, 28**2)  # the first layer also computes the border that the second needs
     first = channels[0] * 3 * 25 * pixels[0]
-    depthwise = sum(below * 25 * here for (below, _), here in zip(pairwise(channels), pixels[1:], strict=True))
+    depthwise = sum(below * 25 * here for below, here in zip(channels[:-1], pixels[1:], strict=True))
     seen = (None, widths[0], widths[1], widths[2], widths[3])  # inputs of a filter: those of its own unit
     pointwise = sum(channels[layer] * seen[layer] * pixels[layer] for layer in range(1, 5))
-    readout = channels[4] * 28**2
+    readout = units * widths[4] * 28**2 if shared_layers == 5 else 0  # of own filters it is no matrix product, but a sum of products
     forwards = 2 * batch * (first + depthwise + pointwise + readout)
     assert count.flop == 3 * forwards - 2 * batch * first, "no gradient of the images"
+
+
+def test_what_numba_computes_is_counted_as_often_as_it_is_done_and_only_where_somebody_counts():
+    """Gradients of depthwise weights, on maps of each stride."""
+    for stride in (1, 2):
+        maps, weight, known = torch.rand(2, 7, 13, 13), torch.rand(7, 1, 5, 5, requires_grad=True), {}
+        places = {1: 9, 2: 5}[stride] ** 2
+        by_hand = 2 * 25 * 7 * 2 * places
+        depthwise(maps, weight, stride).sum().backward()
+        with counted() as count:
+            for _ in range(3):
+                with alike(known, stride):
+                    depthwise(maps, weight, stride).sum().backward()
+        assert known == {(stride,): 2 * by_hand}, "the layer and one gradient: that of the maps is not asked for"
+        assert count.flop == 3 * 2 * by_hand
 
 
 def test_hooks_of_modules_are_left_alone_in_inference_mode():

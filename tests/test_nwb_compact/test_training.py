@@ -1,3 +1,4 @@
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.progress import silent
 from nwb_compact.training import Plan, Task, cut, derived_seed, save_atomically, train
 
 X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
@@ -175,6 +177,67 @@ def test_the_cosine_starts_at_the_rate_and_ends_near_0():
     train(given, Plan(10, 0.1), seed=0)  # a constant gradient: Adam moves by the rate
     moved = -np.diff([start, *steps])
     np.testing.assert_allclose(moved, 0.05 * (1 + np.cos(np.pi * np.arange(10) / 10)), rtol=1e-3)
+
+
+def rates(plan, steps_an_epoch, *, factor=1.0, checkpoint=None, advance=silent):
+    """The rate of every step: with a constant gradient Adam moves by the rate."""
+    weight, places = nn.Linear(1, 1, bias=False), []
+
+    def batches(epoch):
+        for _ in range(steps_an_epoch):
+            places.append(weight.weight.item())
+            yield (X,)
+
+    given = Task(weight, [{"params": list(weight.parameters()), "learning_rate_factor": factor}], batches, lambda part: weight.weight.sum(),
+                 after_epoch=lambda epoch: places.append(weight.weight.item()))
+    with suppress(Killed):
+        train(given, plan, seed=0, checkpoint=checkpoint, advance=advance)
+    return np.concatenate([-np.diff(epoch) for epoch in np.reshape(places, (-1, steps_an_epoch + 1))])
+
+
+def warm_rates(epochs, steps_an_epoch, rate, warm_up_steps):
+    """By hand: a line from 0, reached at the last step of the warm-up, on a cosine that falls with the epochs."""
+    return [rate * min(1, (step + 1) / max(warm_up_steps, 1)) * 0.5 * (1 + np.cos(np.pi * (step // steps_an_epoch) / epochs))
+            for step in range(epochs * steps_an_epoch)]
+
+
+@pytest.mark.parametrize("warm_up_steps", [0, 1, 3, 4, 10, 1000])
+@pytest.mark.parametrize("factor", [1.0, 0.1])
+def test_the_rate_first_rises_along_a_line_over_steps_not_epochs(warm_up_steps, factor):
+    found = rates(Plan(5, 0.1, warm_up_steps), 4, factor=factor)
+    np.testing.assert_allclose(found, factor * np.array(warm_rates(5, 4, 0.1, warm_up_steps)), rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("killed_after", [1, 2, 4])
+def test_a_resumed_training_goes_on_with_its_warm_up(tmp_path, killed_after):
+    plan = Plan(5, 0.1, 10)
+    before = rates(plan, 4, checkpoint=tmp_path / "a.pt", advance=kill_after(killed_after))
+    assert len(before) == 4 * killed_after
+    found = [*before, *rates(plan, 4, checkpoint=tmp_path / "a.pt")]
+    np.testing.assert_allclose(found, warm_rates(5, 4, 0.1, 10), rtol=1e-2, atol=1e-6)
+
+
+def test_a_killed_training_with_a_warm_up_ends_bit_for_bit_as_one_that_was_not(tmp_path):
+    plan = Plan(7, 0.03, 11)
+    whole, first, second, cold = task(), task(), task(), task()
+    train(whole, plan, seed=1)
+    with pytest.raises(Killed):
+        train(first, plan, seed=1, checkpoint=tmp_path / "a.pt", advance=kill_after(2))
+    train(second, plan, seed=1, checkpoint=tmp_path / "a.pt")
+    train(cold, PLAN, seed=1)
+    assert same(second.network.state_dict(), whole.network.state_dict())
+    assert not same(cold.network.state_dict(), whole.network.state_dict())
+
+
+def test_a_batch_in_pieces_is_one_step_of_the_warm_up():
+    """A step is counted where the weights move, however often the batch had to be cut before."""
+    trained = []
+    for rows_that_fit in (64, 20):
+        torch.manual_seed(0)
+        network = nn.Linear(5, 1)
+        train(fits(network, rows_that_fit, MemoryError()), Plan(4, 0.03, 8), seed=0)
+        trained.append(network)
+    torch.testing.assert_close(trained[0].weight, trained[1].weight)
 
 
 # Too little memory ----------------------------------------------------------------------------------------------------

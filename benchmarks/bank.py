@@ -1,0 +1,159 @@
+"""Students trained together against students trained one after another, on simulated neurons.
+
+    python benchmarks/bank.py [--units 33] [--alone 3] [--images-seen 20000] [--pool 2000] [--threads 2]
+
+The teacher is the simulated neurons themselves. All `--units` students are trained together, pruned and retrained as a fit does, and so
+are the first `--alone` ones, each by itself, with the same settings and images. r2 with the teacher is that of standalone students on 500
+images that none has seen. Ratios in this run:
+
+- wall time: all students one after another (the time of those alone, scaled to all) over all together;
+- floating-point operations: the study's pipeline (100 filters a layer, distil, prune, retrain as long again) for each neuron over all
+  together;
+- time a neuron, for 1, `--units` and 219 units;
+- the rate of training over that of a large float32 matrix product in the same process.
+
+Exit status 1 if all together cost more than 1/8 of the time, or more than 1/20 of the operations, or their r2 is lower, or the rate is
+below 35 %.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from peak_memory import peak_mib
+
+from nwb_compact import config
+from nwb_compact.bank import BankShape
+from nwb_compact.distill import Lessons, asked, bank_for, lessons, train_bank
+from nwb_compact.image_pool import ImagePool
+from nwb_compact.memory import keep_freed_memory
+from nwb_compact.natural_images import natural_images
+from nwb_compact.operations import counted
+from nwb_compact.reliability import correlation
+from nwb_compact.results import StudentWeights
+from nwb_compact.simulated_neurons import expected_counts, simulated_neurons
+from nwb_compact.student import n_parameters, predict_all
+from nwb_compact.students import fit_students
+from nwb_compact.work import Work
+
+UNSEEN = 500
+PUBLISHED = (47, 57, 3, 7, 3)
+"""Median widths of the published models, which the study's pipeline retrains."""
+MANY = 219
+STAGES = ("students", "pruning", "retraining")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--units", type=int, default=33)
+    parser.add_argument("--alone", type=int, default=3)
+    parser.add_argument("--images-seen", type=int, default=20_000)
+    parser.add_argument("--pool", type=int, default=2000)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    wanted = parser.parse_args()
+    torch.set_num_threads(wanted.threads)
+    keep_freed_memory()
+    settings = config.configure(changes={
+        "distill": {"images_seen": wanted.images_seen},
+        "prune": {"images_seen": wanted.images_seen // 3, "last_images_seen": wanted.images_seen // 20, "images": 500},
+    })
+    pixels = natural_images(wanted.pool + UNSEEN, seed=wanted.seed)
+    taught, truth = lessons_of(wanted.units, pixels, settings, wanted.seed)
+    rate = matrix_rate()
+    together, seconds, flop = fitted(taught, settings, wanted.seed)
+    r2_together = r2(predict_all(together, pixels[-UNSEEN:]), truth)
+    first = flop["students"] / seconds["students"]
+    print(f"{wanted.units} together: {sum(seconds.values()):.0f} s {told(seconds)}, {sum(flop.values()) / 1e12:.1f} TFLOP, "
+          f"median r2 {np.median(r2_together):.3f}, {np.median([n_parameters(one) for one in together]):.0f} parameters; "
+          f"{first / 1e9:.0f} GFLOP/s, {first / rate:.0%} of the matrix product's {rate / 1e9:.0f}", flush=True)
+    alone, r2_alone = [], []
+    for unit in range(wanted.alone):
+        students, spent, _ = fitted(of_unit(taught, unit), settings, wanted.seed)
+        alone.append(sum(spent.values()))
+        r2_alone.append(r2(predict_all(students, pixels[-UNSEEN:]), truth[:, unit : unit + 1])[0])
+        print(f"unit {unit} alone: {alone[-1]:.0f} s {told(spent)}, r2 {r2_alone[-1]:.3f} (together {r2_together[unit]:.3f})", flush=True)
+    ratio = np.mean(alone) * wanted.units / sum(seconds.values())
+    pipeline = wanted.units * wanted.images_seen * (flop_an_image((100,) * 5, pixels) + flop_an_image(PUBLISHED, pixels))
+    saved = pipeline / sum(flop.values())
+    fair = float(np.median(r2_together[: wanted.alone]) - np.median(r2_alone))
+    print(f"\none after another / together: {ratio:.1f} times the time; median r2 of the {wanted.alone}: together "
+          f"{np.median(r2_together[: wanted.alone]):.3f}, alone {np.median(r2_alone):.3f}")
+    print(f"the study's pipeline / together: {saved:.0f} times the operations ({pipeline / 1e12:.0f} TFLOP)")
+    short = settings.model_copy(update={
+        "distill": settings.distill.model_copy(update={"images_seen": 2000}),
+        "prune": settings.prune.model_copy(update={"images_seen": 600, "last_images_seen": 200, "images": 200}),
+    })
+    for n_units in (1, wanted.units, MANY):
+        some, _ = lessons_of(n_units, pixels[: 500 + UNSEEN], short, wanted.seed)
+        _, spent, _ = fitted(some, short, wanted.seed)
+        print(f"{n_units} units, 2,000 images: {sum(spent.values()):.0f} s, {sum(spent.values()) / n_units:.2f} s a neuron", flush=True)
+    print(f"peak memory {peak_mib():.0f} MiB")
+    sys.exit(0 if ratio >= 8 and saved >= 20 and fair >= 0 and first / rate >= 0.35 else 1)
+
+
+def lessons_of(n_units: int, pixels: np.ndarray, settings: config.Fit, seed: int) -> tuple[Lessons, np.ndarray]:
+    """What the neurons answer to views of all but the last images, and what they answer to these."""
+    neurons, pool = simulated_neurons(n_units, seed=seed), ImagePool(pixels[:-UNSEEN])
+
+    def teacher(images: np.ndarray) -> np.ndarray:
+        return expected_counts(neurons, images).astype(np.float32)
+
+    answers = tuple(asked(teacher, pool, view, settings.distill, seed=seed) for view in range(settings.distill.views))
+    return lessons(pool, answers, settings.distill, seed=seed), teacher(pixels[-UNSEEN:])
+
+
+def of_unit(taught: Lessons, unit: int) -> Lessons:
+    only = slice(unit, unit + 1)
+    answers = tuple(view[:, only] for view in taught.answers)
+    return replace(taught, answers=answers, offset=taught.offset[only], scale=taught.scale[only])
+
+
+def fitted(taught: Lessons, settings: config.Fit, seed: int) -> tuple[tuple[StudentWeights, ...], dict[str, float], dict[str, float]]:
+    """Students, and the seconds and operations of each stage."""
+    with TemporaryDirectory() as folder:
+        work = Work("cpu", Path(folder), quiet=True)
+        students = fit_students(taught, "0", settings, work, seed=seed)
+        costs = work.costs()
+    return students, {name: costs[name].seconds for name in STAGES}, {name: float(costs[name].flop or 0) for name in STAGES}
+
+
+def flop_an_image(widths: tuple[int, ...], pixels: np.ndarray) -> float:
+    """Operations of one training step of one neuron's network, an image."""
+    settings = config.Distill(views=1)
+    taught = lessons(ImagePool(pixels[:64]), (np.random.default_rng(0).normal(size=(64, 1)).astype(np.float32),), settings, seed=0)
+    bank = bank_for(taught, BankShape(1, widths, 1, "dense"), seed=0)
+    with counted() as count:
+        train_bank(bank, taught, settings, images_seen=320, learning_rate=1e-4, seed=0)
+    return count.flop / 320
+
+
+def matrix_rate() -> float:
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    best = min(timed(lambda: a @ b) for _ in range(8))
+    return 2 * 2048**3 / best
+
+
+def timed(do: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    do()
+    return time.perf_counter() - start
+
+
+def told(seconds: dict[str, float]) -> str:
+    return "(" + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()) + ")"
+
+
+def r2(predicted: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    return correlation(predicted.astype(float), wanted.astype(float)) ** 2
+
+
+if __name__ == "__main__":
+    main()

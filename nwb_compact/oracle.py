@@ -1,0 +1,82 @@
+"""Who answers the lessons: the ensemble that was just fitted, or models that a file holds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from nwb_compact.backbones import Backbone, features
+from nwb_compact.feature_cache import cached_features
+from nwb_compact.file_teacher import FileTeacher
+from nwb_compact.teacher import Teacher
+from nwb_compact.work import Work
+
+
+@runtime_checkable
+class Oracle(Protocol):
+    """A teacher of all fitted sessions, whatever it is."""
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers it learned."""
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What the provenance should tell of it."""
+
+    def answers(self, images: UInt8[np.ndarray, "image 112 112 3"]) -> Float32[np.ndarray, "image unit"]:
+        """Expected counts of the units of all fitted sessions, side by side in their order."""
+
+    def members(self, session: int) -> Float32[np.ndarray, "member image unit"]:
+        """What each of its members expects for the images of one session."""
+
+
+class OwnTeacher:
+    """The ensemble of this fit, on the features of its backbone."""
+
+    def __init__(self, teacher: Teacher, backbone: Backbone | None, seen: Sequence[np.ndarray], device: str):
+        """`seen`: what the ensemble looks at of each fitted session, from `seen_by`."""
+        self._teacher, self._backbone, self._seen, self._device = teacher, backbone, seen, device
+        self.n_parameters = teacher.n_parameters
+        self.facts = {
+            "teacher_validation_r2": " ".join(f"{best:.4f}" for best in teacher.validation_r2),
+            "teacher_member_validation_r2": " ".join(f"{best:.4f}" for best in teacher.member_validation_r2),
+            "teacher_weight_decay": str(teacher.weight_decay),
+        }
+
+    def answers(self, images: UInt8[np.ndarray, "image 112 112 3"]) -> Float32[np.ndarray, "image unit"]:
+        """As in `Oracle`; features of lessons are used once and not kept."""
+        seen = images
+        if self._backbone is not None:
+            seen = features(self._backbone.network, images, layer=self._backbone.layer or "", device=self._device)
+        return np.concatenate([self._teacher.predict(seen, number) for number in range(len(self._seen))], axis=1)
+
+    def members(self, session: int) -> Float32[np.ndarray, "member image unit"]:
+        """As in `Oracle`."""
+        return self._teacher.predict_members(self._seen[session], session)
+
+
+class FileTeachers:
+    """Models from a file, one set a fitted session."""
+
+    def __init__(self, teachers: Sequence[FileTeacher], images: Sequence[UInt8[np.ndarray, "image 112 112 3"]]):
+        """`images`: of each fitted session."""
+        self._teachers, self._images = teachers, images
+        self.n_parameters = sum(teacher.n_parameters for teacher in teachers)
+        self.facts: Mapping[str, str] = {}
+
+    def answers(self, images: UInt8[np.ndarray, "image 112 112 3"]) -> Float32[np.ndarray, "image unit"]:
+        """As in `Oracle`."""
+        return np.concatenate([teacher.predict(images) for teacher in self._teachers], axis=1)
+
+    def members(self, session: int) -> Float32[np.ndarray, "member image unit"]:
+        """As in `Oracle`; there is one."""
+        return self._teachers[session].predict(self._images[session])[None]
+
+
+def seen_by(backbone: Backbone | None, images: UInt8[np.ndarray, "image 112 112 3"], name: str, work: Work) -> np.ndarray:
+    """What a teacher looks at: the images themselves, or a frozen backbone's features of them, which other fits find again."""
+    if backbone is None:
+        return images
+    return cached_features(backbone, images, work.cache, name=name, device=work.device, quiet=work.quiet)

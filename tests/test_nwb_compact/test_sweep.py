@@ -1,0 +1,163 @@
+"""Shared models of several sizes: their settings, and a sweep through the command as a user walks it."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from nwb_compact import fit, students
+from nwb_compact.config import configure
+from nwb_compact.errors import NwbCompactError
+from nwb_compact.nwb_results import read_results, run_ids
+from nwb_compact.nwb_session import write_session
+from nwb_compact.results import shared_arrays
+from nwb_compact.simulate import simulate_session
+from nwb_compact.sweep import sweep
+
+TINY = """
+bootstraps = 10
+[teacher]
+members = 1
+epochs = 1
+least_steps = 1
+channels = 4
+trunk_channels = 4
+core_blocks = 0
+[student]
+last_filters = [4, 5]
+[distill]
+images_seen = 100
+views = 1
+"""
+
+
+SWEEP = ("--students", "shared", "--filters", "3", "2")
+
+
+class Killed(Exception):
+    """What a kill looks like from within."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder in which nobody has fitted, what a sweep that nobody killed found there, and how often it asked the teacher."""
+    folder, calls = tmp_path_factory.mktemp("lab"), []
+    write_session(simulate_session(n_units=2, n_images=30, n_repeats=2, seed=0), folder / "session.nwb")
+    (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        counted(patch, fit, "fit_teacher", calls)
+        counted(patch, fit, "asked", calls)
+        done = run(*SWEEP, "--output", "swept.nwb")
+    assert done.exit_code == 0, done.output
+    assert re.findall(r"run (\S+), 2 units", done.output) == ["day-K3", "day-K2"]
+    return folder, read_results(folder / "swept.nwb"), calls
+
+
+@pytest.fixture
+def lab(whole, tmp_path, monkeypatch):
+    """A copy of that folder, to work in."""
+    for name in ("session.nwb", "tiny.toml"):
+        shutil.copy(whole[0] / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words):
+    words = ("session.nwb", "--config", "tiny.toml", "--device", "cpu", "--run-id", "day", "--quiet", *words)
+    return CliRunner().invoke(fit.command, words, catch_exceptions=False)
+
+
+def counted(monkeypatch, module, name, calls, *, die_at=None):
+    """Note each call of a function; die at one of them."""
+    real = getattr(module, name)
+
+    def noting(*given, **named):
+        calls.append(name)
+        if calls.count(name) == die_at:
+            raise Killed
+        return real(*given, **named)
+
+    monkeypatch.setattr(module, name, noting)
+
+
+def test_fits_of_a_sweep_differ_in_the_filters_of_the_student_alone():
+    settings = configure(changes={"seed": 3, "student": {"kind": "shared", "filters": (10, 5, 10), "last_filters": (7, 9)}})
+    fits = sweep(settings)
+    assert list(fits) == ["K10", "K5"]
+    for k, one in zip((10, 5), fits.values(), strict=True):
+        assert students.shared_shape(2, one.student).widths == (k, k, k, 7, 9)
+        widths = {"filters": settings.student.filters, "early_filters": settings.student.early_filters,
+                  "shared_filters": settings.student.shared_filters}
+        assert one.model_copy(update={"student": one.student.model_copy(update=widths)}) == settings
+        assert one.student.filters == (k,)
+
+
+def test_without_filters_there_is_one_fit_of_the_settings_themselves():
+    settings = configure("quick", changes={"student": {"kind": "shared"}})
+    assert sweep(settings) == {"": settings}
+
+
+def test_students_of_their_own_cannot_be_swept(lab):
+    with pytest.raises(NwbCompactError) as caught:
+        run("--filters", "5")
+    assert str(caught.value) == (
+        "--filters: found students of their own for all units, expected a shared one. Next: add --students shared"
+    )
+    with pytest.raises(NwbCompactError, match=r"^student\.filters\.1: found 0, expected Input should be greater than or equal to 1\."):
+        run("--students", "shared", "--filters", "5", "0")
+
+
+def test_each_size_is_a_run_that_learns_from_the_one_teacher(whole):
+    folder, (large, small), calls = whole
+    assert calls == ["fit_teacher", "asked"]
+    for k, results in ((3, large), (2, small)):
+        assert results.run_id == f"day-K{k}"
+        assert results.filters_per_layer.tolist() == [[k, k, k, k, 4]] * 2  # a spatial filter for each channel that comes in
+        assert results.students[0].arrays["readout.filter"].shape == (5,)
+        assert len(shared_arrays(results.students)) == 15
+        said = results.provenance
+        assert (said["setting.student.filters"], said["setting.student.shared_filters"]) == (f"({k},)", f"({k}, 4, 5)")
+        assert {"seconds.teacher", "seconds.lessons", "seconds.students"} <= said.keys()
+    np.testing.assert_array_equal(large.teacher_prediction, small.teacher_prediction)
+    assert int(small.provenance["flop.students"]) < int(large.provenance["flop.students"]), "of this size alone"
+    assert small.provenance["flop.teacher"] == large.provenance["flop.teacher"]
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("output", [None, "out.nwb"])
+def test_a_sweep_that_was_killed_goes_on(lab, whole, monkeypatch, output):
+    words = (*SWEEP, *(["--output", output] if output else []))
+    with monkeypatch.context() as dying:
+        counted(dying, students, "train_bank", [], die_at=2)
+        with pytest.raises(Killed):
+            run(*words)
+    place = output or "session.nwb"
+    assert run_ids(place) == ("day-K3",)
+    calls = []
+    counted(monkeypatch, fit, "asked", calls)
+    done = run(*words, "--resume")
+    assert re.findall(r"(\S+): run (\S+),", done.output) == [(place, "day-K2")]
+    assert calls == []
+    resumed = read_results(place)
+    assert [results.run_id for results in resumed] == ["day-K3", "day-K2"]
+    for one, other in zip(resumed, whole[1], strict=True):
+        for name, values in one.scores.items():
+            assert values.tobytes() == other.scores[name].tobytes(), name
+    assert (len(run_ids("session.nwb")) == 0) == (output is not None)
+
+
+def test_a_run_of_a_sweep_that_is_there_is_told_before_the_long_work_and_can_be_replaced(lab, whole, monkeypatch):
+    folder, (large, small), _ = whole
+    shutil.copy(folder / "swept.nwb", "session.nwb")
+    with monkeypatch.context() as idle:
+        idle.setattr(fit, "read_sessions", lambda *_: 1 / 0)
+        with pytest.raises(NwbCompactError, match=r"session\.nwb: found a run 'day-K2', expected none of this id yet"):
+            run("--students", "shared", "--filters", "4", "2")
+    assert run("--students", "shared", "--filters", "2", "--replace", "--seed", "1").exit_code == 0
+    kept, replaced = read_results("session.nwb")
+    assert (kept.run_id, replaced.run_id) == ("day-K3", "day-K2")
+    assert kept.scores["student_r2"].tobytes() == large.scores["student_r2"].tobytes()
+    assert replaced.scores["student_r2"].tobytes() != small.scores["student_r2"].tobytes()
