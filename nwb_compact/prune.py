@@ -114,10 +114,7 @@ def narrow(
     kept = []
     for unit in range(bank.shape.n_units):
         own = tuple(np.arange(int(bank.has(layer)[unit].sum())) for layer in range(2, N_LAYERS + 1))
-        full = _unit_weights(bank, unit, 2)
-        first = smallest_sufficient(inputs.covariance[0], full, settings.kept_first, settings.min_filters)
-        weights = refitted(inputs.covariance[0], full, first)
-        move = full @ inputs.mean[0] - weights @ inputs.mean[0][first]
+        first, weights, move = _fewer_inputs(inputs, 0, _unit_weights(bank, unit, 2), settings.kept_first, settings.min_filters)
         kept.append(Kept((first, *own), {2: weights}, {2: move}, np.ones(len(own[-1]))))
     return _rebuilt(bank, kept, 1, bank.shape.readout)
 
@@ -235,13 +232,21 @@ def _pruned_layers(
         full = _unit_weights(bank, unit, layer)[filters[0]]
         inputs = measured.inputs[layer]
         group = 0 if len(inputs.mean) == 1 else unit
-        limit = most[layer - 4] if layer > 3 else full.shape[1]
-        kept = smallest_sufficient(inputs.covariance[group], full, kept_variance, min_filters, limit)
-        weights[layer] = refitted(inputs.covariance[group], full, kept)
-        moves[layer] = full @ inputs.mean[group] - weights[layer] @ inputs.mean[group][kept]
+        limit = most[layer - 4] if layer > 3 else None
+        kept, weights[layer], moves[layer] = _fewer_inputs(inputs, group, full, kept_variance, min_filters, limit)
         filters.insert(0, kept)
     first = [np.arange(width) for width in bank.shape.widths[: shared - 1]]
     return Kept((*first, *filters), weights, moves, _gain(measured.contribution[:, unit], last))
+
+
+def _fewer_inputs(
+    inputs: Inputs, group: int, full: np.ndarray, kept_variance: float, min_filters: int, most_filters: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which inputs of a layer are kept, the weights on them, and by how much the mean of the others moves the bias."""
+    mean, covariance = inputs.mean[group], inputs.covariance[group]
+    kept = smallest_sufficient(covariance, full, kept_variance, min_filters, most_filters)
+    weights = refitted(covariance, full, kept)
+    return kept, weights, full @ mean - weights @ mean[kept]
 
 
 def _gain(contribution: np.ndarray, kept: np.ndarray) -> np.ndarray:
