@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nwb_compact.errors import NwbCompactError, nearest
 
 Width = Annotated[int, Field(ge=1, le=1024)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 """Filters of a layer."""
 
 
@@ -135,6 +136,11 @@ class Prune(Stage):
 
     kept_variance: float = Field(0.97, gt=0, le=1)
     """Variance of the next layer that a layer's kept filters must rebuild; 0.90 in the study's code, which does not refit weights."""
+    tolerance: tuple[Share, ...] = ()
+    """Shares of r2 with the teacher that a student may fall below the unpruned network, a run each: `--tolerance`. Of each unit the
+    smallest student of `ladder` is taken that falls no further; none: the student of `kept_variance`."""
+    ladder: tuple[Share, ...] = Field((0.97, 0.94, 0.88, 0.76, 0.52), min_length=1)
+    """`kept_variance` of the students among which `tolerance` chooses, each pruned from the one before and retrained."""
     min_filters: int = Field(3, ge=1)
     """Fewest filters a layer keeps."""
     last_layer_r2: float = Field(0.9, gt=0, le=1)

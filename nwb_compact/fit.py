@@ -83,12 +83,17 @@ def fit_sessions(
     with work.timed("lessons"):
         taught = _lessons(teacher, [len(session.responses.unit_name) for session in sessions[:n_fitted]], pool, settings, work)
     for name, one in sweep(settings).items():
-        results, here = [], work.within(name)
+        results, here = [], _place(work, name, one)
         for number, session in enumerate(sessions[:n_fitted]):
             beside = _baselines(session, seen[number], number, one, here) if one.baselines.enabled else {}
             students = fit_students(taught[number], str(number), one, here, seed=derived_seed(one.seed, "students", number))
             results.append(_results(session, teacher, number, students, beside, one))
         yield name, tuple(results)
+
+
+def _place(work: Work, name: str, settings: Fit) -> Work:
+    """Networks of other filters are trained anew in a folder of their own; students of all tolerances come from the same trainings."""
+    return work.within(name) if settings.student.filters else work
 
 
 # Stages, in the order of use --------------------------------------------------------------------------------------------
@@ -183,6 +188,7 @@ def _results(
 @click.option("--teacher", "taught_by", metavar="FILE[:RUN]", help="Learn from the models in this file instead of fitting a teacher.")
 @click.option("--students", "kind", type=click.Choice(config.choices(config.Student, "kind")), help="A network a unit, or one for all.")
 @click.option("--filters", multiple=True, type=int, metavar="K ...", help="Shared networks of K filters in layers 1 to 3, a run each.")
+@click.option("--tolerance", multiple=True, type=float, metavar="SHARE ...", help="Share of r2 that pruning may cost, a run each.")
 @click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Folder, zip, tar or session file of images to distil on.")
 @click.option("--baselines", "with_baselines", is_flag=True, help="Also fit ridge, a direct and a linear-nonlinear model to compare with.")
 @click.option("--device", type=click.Choice(config.choices(Fit, "device")), help="Where to compute.")
@@ -224,12 +230,13 @@ def command(
     run_id, places = work.run_id(run_id), list(files)
     if output is not None and output.exists() and resume and not replaces:
         places = [output]  # the fit was killed between two runs
+    fits = sweep(settings)
     for name, found in fit_sessions(sessions, len(files), pool, ready or backbone, settings, work):
-        run, spent = _run(run_id, name), work.spent() | work.within(name).spent()
+        run, spent = _run(run_id, name), work.spent() | _place(work, name, fits[name]).spent()
         for number, results in enumerate(found):
             if resume and not replaces and run in run_ids(places[number]):
                 continue
-            provenance = record(sweep(settings)[name], _asked(), facts | layers | spent | dict(results.provenance))
+            provenance = record(fits[name], _asked(), facts | layers | spent | dict(results.provenance))
             complete = replace(results, run_id=run, provenance=provenance)
             new = None if places[number] == output else output
             places[number] = write_results(complete, places[number], output=new, replace=replaces)
@@ -243,6 +250,7 @@ def _settings(preset: str, config_file: Path | None, changes: dict[str, Any]) ->
     for name, stage_name, setting in (
         ("backbone", "teacher", "backbone"), ("layer", "teacher", "layer"), ("members", "teacher", "members"), ("split", "split", "method"),
         ("kind", "student", "kind"), ("filters", "student", "filters"),
+        ("tolerance", "prune", "tolerance"),
     ):
         if name in given:
             nested.setdefault(stage_name, {})[setting] = given[name]

@@ -8,8 +8,8 @@ One thing is ours: the weights of the kept filters are refitted by least squares
 gives both the test and the refit), so retraining starts close to where it should end.
 
 It is done in two steps, since early filters are shared as long as possible (see `bank`): `specialise` makes a bank in which layers 3
-to 5 are each unit's own, with the filters of layer 2 it uses; `narrow` then leaves out filters of layer 1, too, and layer 2 is no longer
-shared.
+to 5 are each unit's own, with the filters of layer 2 it uses, and, given such a bank, a smaller one; `narrow` then leaves out filters of
+layer 1, too, and layer 2 is no longer shared.
 """
 
 import copy
@@ -76,7 +76,7 @@ def specialise(
     Parameters
     ----------
     bank
-        Trained, in which every unit has (or uses) all filters.
+        Trained: one network for all units, or what this made of one.
     images
         On which variances are measured.
     most
@@ -113,8 +113,8 @@ def narrow(
     bank = copy.deepcopy(bank).cpu()
     kept = []
     for unit in range(bank.shape.n_units):
-        own = tuple(np.arange(int(bank.has(layer)[unit].sum())) for layer in range(2, N_LAYERS + 1))
-        first, weights, move = _fewer_inputs(inputs, 0, _unit_weights(bank, unit, 2), settings.kept_first, settings.min_filters)
+        own = tuple(np.arange(len(_has(bank, unit, layer))) for layer in range(2, N_LAYERS + 1))
+        first, weights, move = _fewer_inputs(bank, inputs, unit, 2, own[0], settings.kept_first, settings.min_filters)
         kept.append(Kept((first, *own), {2: weights}, {2: move}, np.ones(len(own[-1]))))
     return _rebuilt(bank, kept, 1, bank.shape.readout)
 
@@ -198,7 +198,7 @@ def _specialised(
     bank: Bank, measured: Statistics, unit: int, most: tuple[int, int, int], settings: config.Prune, readout: str
 ) -> Kept:
     """Prune to the criterion; if that leaves too many parameters, keep less and less variance until they fit."""
-    contribution = measured.contribution[:, unit]
+    contribution = measured.contribution[:, unit, _has(bank, unit, N_LAYERS)]
     last = _last_layer(contribution, most[2], settings)
     if readout == "dense":  # which may take half of the room
         last = last[: max(settings.min_filters, settings.max_parameters // (2 * MAP_PX**2))]
@@ -229,24 +229,31 @@ def _pruned_layers(
     filters, weights, moves = [last], {}, {}
     shared = min(SHARED, bank.shape.shared_layers)
     for layer in range(N_LAYERS, shared, -1):
-        full = _unit_weights(bank, unit, layer)[filters[0]]
-        inputs = measured.inputs[layer]
-        group = 0 if len(inputs.mean) == 1 else unit
         limit = most[layer - 4] if layer > 3 else None
-        kept, weights[layer], moves[layer] = _fewer_inputs(inputs, group, full, kept_variance, min_filters, limit)
+        kept, weights[layer], moves[layer] = _fewer_inputs(
+            bank, measured.inputs[layer], unit, layer, filters[0], kept_variance, min_filters, limit
+        )
         filters.insert(0, kept)
     first = [np.arange(width) for width in bank.shape.widths[: shared - 1]]
-    return Kept((*first, *filters), weights, moves, _gain(measured.contribution[:, unit], last))
+    return Kept((*first, *filters), weights, moves, _gain(measured.contribution[:, unit, _has(bank, unit, N_LAYERS)], last))
 
 
 def _fewer_inputs(
-    inputs: Inputs, group: int, full: np.ndarray, kept_variance: float, min_filters: int, most_filters: int | None = None
+    bank: Bank, inputs: Inputs, unit: int, layer: int, filters: np.ndarray, kept_variance: float, min_filters: int,
+    most_filters: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which inputs of a layer are kept, the weights on them, and by how much the mean of the others moves the bias."""
-    mean, covariance = inputs.mean[group], inputs.covariance[group]
+    """Which inputs these filters of a layer keep, the weights on them, and by how much the mean of the others moves the bias."""
+    group, own = 0 if len(inputs.mean) == 1 else unit, _has(bank, unit, layer - 1)
+    mean, covariance = inputs.mean[group][own], inputs.covariance[group][np.ix_(own, own)]
+    full = bank.weights_of(unit, layer).double().cpu().numpy()[filters]
     kept = smallest_sufficient(covariance, full, kept_variance, min_filters, most_filters)
     weights = refitted(covariance, full, kept)
     return kept, weights, full @ mean - weights @ mean[kept]
+
+
+def _has(bank: Bank, unit: int, layer: int) -> np.ndarray:
+    """Where in its layer the filters stand that a unit has or, in a shared layer, uses."""
+    return np.flatnonzero(bank.has(layer)[unit].cpu().numpy())
 
 
 def _gain(contribution: np.ndarray, kept: np.ndarray) -> np.ndarray:
@@ -255,11 +262,6 @@ def _gain(contribution: np.ndarray, kept: np.ndarray) -> np.ndarray:
     few, whole = centred[:, kept], centred.sum(axis=1)
     ridge = 1e-3 * max(float((few**2).sum(axis=0).mean()), 1e-12) * np.eye(len(kept))
     return np.linalg.solve(few.T @ few + ridge, few.T @ whole + ridge @ np.ones(len(kept)))
-
-
-def _unit_weights(bank: Bank, unit: int, layer: int) -> np.ndarray:
-    """Pointwise weights (filter input) of one unit's filters."""
-    return bank.weights_of(unit, layer).double().cpu().numpy()
 
 
 def _size(kept: Kept, readout: str) -> int:
@@ -290,7 +292,7 @@ def _rebuilt(bank: Bank, kept: list[Kept], shared: int, readout: Literal["separa
     widths = (*bank.shape.widths[:shared], *widest[shared:])
     uses = np.zeros((len(kept), widths[shared - 1]), bool)
     for unit, what in enumerate(kept):
-        uses[unit, what.filters[shared - 1]] = True
+        uses[unit, _has(bank, unit, shared)[what.filters[shared - 1]]] = True
     whole = tuple(np.ones((len(kept), width), bool) for width in widths[: shared - 1])
     pruned = Bank(
         BankShape(len(kept), widths, shared, readout),
@@ -318,7 +320,8 @@ def _carry(bank: Bank, pruned: Bank, unit: int, what: Kept, layer: int) -> None:
     target = pruned.channels(unit, layer)
     # The layer that reads shared filters has a column for each of them, others for the unit's own, which stand in front.
     first = layer == pruned.shape.shared_layers + 1
-    columns = torch.from_numpy(what.filters[layer - 2]) if first else torch.arange(len(what.filters[layer - 2]))
+    below = what.filters[layer - 2]
+    columns = torch.from_numpy(_has(bank, unit, layer - 1)[below] if first else np.arange(len(below)))
     weights = torch.from_numpy(what.weights[layer]) if layer in what.weights else bank.weights_of(unit, layer)
     into: Tensor = pruned.pointwise[layer - 2][unit]
     into[:] = 0.0

@@ -12,6 +12,7 @@ from nwb_compact.bank import BankShape, new_bank
 from nwb_compact.distill import (
     ASKED_TOGETHER,
     EPOCHS,
+    KERNEL_RATE,
     READOUT_RATE,
     SCALED_BY,
     _stream,
@@ -221,17 +222,31 @@ def test_a_new_bank_is_scaled_to_a_sample_of_the_lessons(shape):
     assert not torch.equal(bank.kernel, other.kernel)
 
 
-def test_what_learns_is_every_array_that_is_not_fixed_once_and_places_at_a_rate_of_their_own():
+def test_what_learns_is_every_array_that_is_not_fixed_once_and_pixels_and_places_at_rates_of_their_own():
     for shape in SHAPES.values():
         bank = a_bank(shape)
-        others, places = parameter_groups(bank)
-        assert {id(one) for group in (others, places) for one in group["params"]} == {id(one) for one in bank.parameters()}
-        assert len(others["params"]) + len(places["params"]) == len(list(bank.parameters()))
+        others, pixels, places = parameter_groups(bank)
+        learning = [id(one) for group in (others, pixels, places) for one in group["params"]]
+        assert sorted(learning) == sorted(id(one) for one in bank.parameters())
+        assert (others["learning_rate_factor"], pixels["learning_rate_factor"]) == (1.0, KERNEL_RATE)
+        assert pixels["params"] == [bank.kernel]
         assert places["learning_rate_factor"] == READOUT_RATE
         assert [one.numel() for one in places["params"]] == [2 * 784 * (2 if shape.readout == "dense" else 1)]
-    whole, fixed = a_bank(), a_bank().fix(2)
-    left = len(parameter_groups(whole)[0]["params"]) - len(parameter_groups(fixed)[0]["params"])
-    assert left == len(fixed.arrays_of(1)) + len(fixed.arrays_of(2)) == 5
+    others, places = parameter_groups(a_bank().fix(2))
+    left = len(parameter_groups(a_bank())[0]["params"]) - len(others["params"])
+    assert left + 1 == len(a_bank().arrays_of(1)) + len(a_bank().arrays_of(2)) == 5, "the one is the layer of pixels"
+    assert places["learning_rate_factor"] == READOUT_RATE
+
+
+def test_a_step_changes_the_filters_of_all_layers_by_about_the_same_share_of_what_they_are():
+    """Pixels are some sixty times as loud as what other layers receive: at the same rate their filters would not last a few steps."""
+    bank = a_bank()
+    before = [parameter.detach().clone() for parameter in (bank.kernel, *bank.pointwise)]
+    groups = [{"params": group["params"], "lr": 0.01 * group["learning_rate_factor"]} for group in parameter_groups(bank)]
+    bank(as_tensor(blobs(), "cpu")).square().sum().backward()
+    torch.optim.AdamW(groups, weight_decay=0.0).step()
+    shares = [float((new.detach() - old).norm() / old.norm()) for new, old in zip((bank.kernel, *bank.pointwise), before, strict=True)]
+    assert max(shares) < 4 * min(shares)
 
 
 # The order of lessons -------------------------------------------------------------------------------------------------

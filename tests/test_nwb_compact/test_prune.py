@@ -525,3 +525,29 @@ def test_the_images_decide():
     first, again, other = (answers(specialise(bank, images()[of], MANY, chosen)) for of in rows)
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
+
+
+# A bank that was pruned before -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("readout", ["separable", "dense"])
+def test_where_nothing_may_be_lost_pruning_again_changes_nothing(readout):
+    """Units that left out different filters, so that places among their own are not places in the layer."""
+    once = specialised(bank_of(5, WIDE), (6, 5, 3), readout, kept_variance=0.8, min_filters=1)
+    uses = [once.has(layer).numpy() for layer in (2, 3)]
+    assert not np.array_equal(uses[0][0], uses[0][1])
+    again = specialised(once, MANY, readout, kept_variance=0.999999, last_layer_r2=1.0, min_filters=1, max_parameters=10**6)
+    np.testing.assert_allclose(answers(again), answers(once), atol=2e-3 * float(np.ptp(answers(once))))
+    assert [filters(student) for student in students_of(again)] == [filters(student) for student in students_of(once)]
+
+
+@pytest.mark.parametrize("readout", ["separable", "dense"])
+def test_a_pruned_bank_is_pruned_further_and_answers_nearly_as_before(readout):
+    once = specialised(bank_of(5, WIDE), MANY, readout, kept_variance=0.97, min_filters=1)
+    again = specialised(once, MANY, readout, kept_variance=0.93, min_filters=1)
+    before, after = (np.array([filters(student) for student in students_of(bank)]) for bank in (once, again))
+    assert (after <= before).all()
+    assert (after < before).any(axis=1).all(), "in each unit"
+    r = [np.corrcoef(one, other)[0, 1] for one, other in zip(answers(again).T, answers(once).T, strict=True)]
+    assert min(r) > 0.8
+    np.testing.assert_allclose(alone(again), answers(again), rtol=1e-4, atol=1e-4)
+    for student, expected in zip(students_of(narrowed(again)), students_of(again), strict=True):
+        assert filters(student)[1:] == filters(expected)[1:]

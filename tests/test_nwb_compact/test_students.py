@@ -12,6 +12,7 @@ from nwb_compact.prune import narrow, specialise
 from nwb_compact.results import StudentWeights
 from nwb_compact.student import filters_per_layer, n_parameters, predict_all
 from nwb_compact.students import fit_students, shared_shape
+from nwb_compact.training import derived_seed
 from nwb_compact.work import Work
 
 N_PICTURES, N_MEASURED = 24, 8
@@ -249,3 +250,68 @@ def test_sessions_do_not_take_each_others_work(tmp_path, whole):
 def test_the_cost_of_every_step_is_kept(whole):
     assert whole("own", "dense").costs == ["students", "pruning", "retraining"]
     assert whole("shared", "separable").costs == ["students"]
+
+
+# Tolerance ------------------------------------------------------------------------------------------------------------
+LADDER = (0.99, 0.5, 0.05)
+
+
+def tolerant(share):
+    return settings_of(tolerance=(share,), ladder=LADDER, min_filters=1)
+
+
+@pytest.fixture(scope="module")
+def tolerated(tmp_path_factory):
+    """Students that may lose nothing, some and nearly all of r2 with the teacher; what each rung is; and the files that are left."""
+    folder, rungs = tmp_path_factory.mktemp("tolerance"), []
+
+    def noted(bank, *given, **named):
+        narrowed = narrow(bank, *given, **named)
+        rungs.append(narrowed)
+        return narrowed
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(students, "narrow", noted)
+        found = {share: fitted(folder, tolerant(share)) for share in (1e-9, 0.999_999)}
+    return found, rungs, sorted(path.name for path in folder.glob("*.pt"))
+
+
+def test_each_unit_has_the_smallest_student_that_lost_no_more_than_it_may(tolerated, tmp_path):
+    found, rungs, _ = tolerated
+    taught = taught_by(Blobs())
+    order = np.random.default_rng(derived_seed(0, "measured")).permutation(N_PICTURES)
+    images, z = IMAGES[order[-N_MEASURED:]], taught.z(order[-N_MEASURED:])
+    ladder = [rung.cut(taught.scale, taught.offset) for rung in rungs[: len(LADDER)]]
+    whole = fitted(tmp_path, settings_of("shared"))
+    chosen = set()
+    for share, students_found in found.items():
+        for unit, student in enumerate(students_found):
+            r2 = [np.corrcoef(predict_all(models, images)[:, unit], z[:, unit])[0, 1] ** 2 for models in (whole, *ladder)]
+            good = [number for number in range(len(LADDER)) if r2[number + 1] >= (1 - share) * r2[0]]
+            expected = min(good, key=lambda number: n_parameters(ladder[number][unit])) if good else 0
+            assert same([student], [ladder[expected][unit]])
+            chosen.add((share, expected))
+    assert len({rung for _, rung in chosen}) > 1, "or any student would do"
+
+
+def test_each_rung_is_pruned_from_the_one_before_and_retrained_once(tolerated):
+    _, rungs, files = tolerated
+    assert len(rungs) == 2 * len(LADDER)
+    sizes = [sum(n_parameters(student) for student in rung.cut(np.ones(3, np.float32), np.zeros(3, np.float32))) for rung in rungs]
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert sizes[:3] == sizes[3:]
+    retrained = {f"{what}{rung}_here.pt" for what in ("retraining", "last retraining") for rung in ("", " 1", " 2")}
+    assert set(files) == {"students_here.pt", *retrained}
+
+
+def test_the_first_rung_is_the_student_without_a_tolerance(tmp_path, tolerated):
+    plain = fitted(tmp_path, settings_of(kept_variance=LADDER[0], min_filters=1))
+    taught = taught_by(Blobs())
+    assert same(plain, tolerated[1][0].cut(taught.scale, taught.offset))
+
+
+def test_of_each_unit_the_smallest_student_that_is_good_enough_is_taken():
+    r2 = np.array([[0.90, 0.90, 0.90, 0.3], [0.85, 0.80, 0.95, 0.2], [0.50, 0.88, 0.10, 0.1]])
+    size = np.array([[90, 90, 90, 90], [50, 50, 50, 50], [20, 20, 20, 20]])
+    assert students.smallest_sufficient_rung(r2, size, np.full(4, 0.85)).tolist() == [1, 2, 1, 0]
+    assert students.smallest_sufficient_rung(r2, size[::-1], np.full(4, 0.85)).tolist() == [0, 0, 0, 0], "size decides, not the order"

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +31,18 @@ last_filters = [4, 5]
 [distill]
 images_seen = 100
 views = 1
+"""
+
+
+SMALL = TINY.replace("last_filters = [4, 5]", "early_filters = [4, 4]\nshared_filters = [4, 4, 4]") + """
+[prune]
+ladder = [0.9, 0.3]
+images_seen = 100
+last_images_seen = 100
+images = 50
+min_filters = 1
+[baselines]
+epochs = 1
 """
 
 
@@ -98,6 +111,43 @@ def test_fits_of_a_sweep_differ_in_the_filters_of_the_student_alone():
 def test_without_filters_there_is_one_fit_of_the_settings_themselves():
     settings = configure("quick", changes={"student": {"kind": "shared"}})
     assert sweep(settings) == {"": settings}
+
+
+def test_fits_of_tolerances_differ_in_the_tolerance_alone():
+    settings = configure(changes={"prune": {"tolerance": (0.05, 0.01, 0.025, 0.05)}})
+    fits = sweep(settings)
+    assert {name: one.prune.tolerance for name, one in fits.items()} == {"T5": (0.05,), "T1": (0.01,), "T2-5": (0.025,)}
+    for one in fits.values():
+        assert one.model_copy(update={"prune": settings.prune}) == settings
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (("--students", "shared", "--tolerance", "0.1"), "--tolerance: found a network shared by all units, expected a network a unit. Next: "
+     "leave one of --tolerance and --students shared out"),
+    (("--tolerance", "5"), r"prune.tolerance.0: found 5.0, expected Input should be less than 1."),
+])
+def test_a_tolerance_without_meaning_is_told(lab, words, told):
+    with pytest.raises(NwbCompactError) as caught:
+        run(*words)
+    assert str(caught.value).startswith(told)
+
+
+def test_all_tolerances_come_from_the_same_trainings(lab, monkeypatch):
+    calls = []
+    for name in ("fit_teacher", "asked"):
+        counted(monkeypatch, fit, name, calls)
+    trained, real = set(), students.train_bank
+    monkeypatch.setattr(students, "train_bank", lambda *given, **named: trained.add(named["checkpoint"].name) or real(*given, **named))
+    Path("tiny.toml").write_text(SMALL, encoding="utf-8")
+    done = run("--tolerance", "0.9", "0.000001", "--baselines")
+    assert re.findall(r"run (\S+), 2 units", done.output) == ["day-T90", "day-T0-0001"]
+    assert calls == ["fit_teacher", "asked"]
+    assert len(trained) == 1 + 2 * 2
+    loose, strict = read_results("session.nwb")
+    assert (loose.provenance["setting.prune.tolerance"], strict.provenance["setting.prune.tolerance"]) == ("(0.9,)", "(1e-06,)")
+    assert (loose.scores["student_parameters"] <= strict.scores["student_parameters"]).all()
+    np.testing.assert_array_equal(loose.scores["ridge_r2"], strict.scores["ridge_r2"])
+    assert {"seconds.teacher", "seconds.students", "seconds.pruning", "seconds.retraining"} <= strict.provenance.keys()
 
 
 def test_students_of_their_own_cannot_be_swept(lab):
