@@ -20,6 +20,7 @@ from nwb_compact.results_json import as_object
 WIDTH = 100
 """Columns of the table where the output is not a terminal."""
 INTERVAL = ("student_r2_er_low", "student_r2_er_high")
+INTERVAL_HEAD = "its 90 %\ninterval"
 
 
 @click.command("show")
@@ -39,6 +40,9 @@ def command(file: Path, as_json: bool, run_id: str | None) -> None:
         console = Console(width=WIDTH)  # else rich folds at 80
     for results in runs:
         print_run(results, console)
+    if len(runs) > 1:
+        _say(console, "Medians of the runs side by side:")
+        console.print(_runs_table(runs))
 
 
 def print_run(results: Results, console: Console) -> None:
@@ -102,17 +106,32 @@ def _ensemble(results: Results) -> str:
 
 def _table(results: Results, columns: Mapping[str, Callable[[Mapping[str, float]], str]] | None = None) -> Table:
     """A row a unit; a column in which no unit has a number is left out."""
-    table = Table(box=SIMPLE, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("unit", footer="median", overflow="fold", max_width=16)
-    cost = _cost_of_one(results)
-    same = {"training_s": cost.seconds if cost else float("nan")}
-    medians = same | {name: median(values) for name, values in results.scores.items()}
+    same = {"training_s": _medians(results)["training_s"]}
     units = [same | {score: float(values[row]) for score, values in results.scores.items()} for row in range(len(results.unit_name))]
-    given = COLUMNS if columns is None else columns
-    shown = {head: show for head, show in given.items() if any(show(scores) != "-" for scores in units)}
+    return _rows("unit", results.unit_name, units, COLUMNS if columns is None else columns, _medians(results))
+
+
+def _runs_table(runs: Sequence[Results]) -> Table:
+    """A row a run."""
+    columns = {head: show for head, show in COLUMNS.items() if head != INTERVAL_HEAD}  # the median of intervals is no interval
+    return _rows("run", [results.run_id for results in runs], [_medians(results) for results in runs], columns)
+
+
+def _medians(results: Results) -> dict[str, float]:
+    cost = _cost_of_one(results)
+    return {"training_s": cost.seconds if cost else float("nan")} | {name: median(values) for name, values in results.scores.items()}
+
+
+def _rows(
+    what: str, names: Sequence[str], rows: Sequence[Mapping[str, float]], columns: Mapping[str, Callable[[Mapping[str, float]], str]],
+    medians: Mapping[str, float] | None = None,
+) -> Table:
+    table = Table(box=SIMPLE, show_footer=medians is not None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(what, footer="median", overflow="fold", max_width=16)
+    shown = {head: show for head, show in columns.items() if any(show(scores) != "-" for scores in rows)}
     for head, show in shown.items():
-        table.add_column(head, footer=show(medians), justify="right", no_wrap=True)
-    for name, scores in zip(results.unit_name, units, strict=True):
+        table.add_column(head, footer=show(medians) if medians is not None else "", justify="right", no_wrap=True)
+    for name, scores in zip(names, rows, strict=True):
         table.add_row(Text(name), *(show(scores) for show in shown.values()))
     return table
 
@@ -174,7 +193,7 @@ COLUMNS: Mapping[str, Callable[[Mapping[str, float]], str]] = {
     "student\nr2": _score("student_r2"),
     "teacher\nr2_ER": _score("teacher_r2_er"),
     "student\nr2_ER": _score("student_r2_er"),
-    "its 90 %\ninterval": _interval,
+    INTERVAL_HEAD: _interval,
     "reli-\nability": _score("reliability"),
     "param-\neters": _score("student_parameters", 0),
     "filters": _score("student_filters", 0),

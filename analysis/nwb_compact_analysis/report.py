@@ -15,6 +15,7 @@ from nwb_compact.results import Results, baselines_of, disagreement
 from nwb_compact.session import Session
 from nwb_compact_analysis import figures, unit_figures
 from nwb_compact_analysis.baseline_figures import models_figure
+from nwb_compact_analysis.compression_figures import compression_curves, plot_compression
 from nwb_compact_analysis.ensemble_figures import has_members, members_figure
 from nwb_compact_analysis.measured import measured_means
 from nwb_compact_analysis.page import Picture, Section, render_page
@@ -121,6 +122,7 @@ def draw_sections(results: Results, session: Session, others: Sequence[Results] 
         *_baselines(results),
         *_members(results, measured),
         *_shared([*others, results]),
+        *_compression([*others, results]),
         _scores_by_unit(results, answered),
         _consolidation(results),
         _fits(results, measured, answered),
@@ -186,6 +188,21 @@ def _shared(runs: Sequence[Results]) -> list[Section]:
     alt = "Score of shared models against their number of filters."
     plot = partial(plot_shared_models, shown)
     return [Section("Shared models", text, (_picture("figure_2d_shared_models.png", alt, plot, HEIGHT_IN, WIDTH_IN),))]
+
+
+def _compression(runs: Sequence[Results]) -> list[Section]:
+    """Nothing where the file has no two runs of one fit with several tolerances."""
+    shown = compression_curves(runs)
+    if not shown:
+        return []
+    text = (
+        "Median over units of the students' score, with its 90 % interval (bootstrap over units), against their size. Of each unit "
+        "it is the smallest student whose r² with the teacher, on images that students learn from, is below that of the unpruned network "
+        "by at most the share that stands beside the point. The axis of scores does not begin at 0."
+    )
+    plot = partial(plot_compression, shown)
+    picture = _picture("figure_2e_compression.png", "Score of students against their number of parameters.", plot, HEIGHT_IN, WIDTH_IN)
+    return [Section("What pruning costs", text, (picture,))]
 
 
 def _scores_by_unit(results: Results, order: Sequence[int]) -> Section:

@@ -127,9 +127,36 @@ def plot_shared_models(runs: Sequence[Results], ax: Axes | None = None) -> Axes:
     filters = np.unique(np.concatenate([curve.filters for curve in drawn.values()]))
     ax.set_xticks(filters, [str(k) for k in filters])
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set(ylim=_limits(list(drawn.values())), xlabel="filters of layer 1 (K, log scale)", ylabel=LABELS[best_score(runs)])
+    values = np.concatenate([[curve.teacher, *curve.low, *curve.high] for curve in drawn.values()])
+    ax.set(ylim=limits(values), xlabel="filters of layer 1 (K, log scale)", ylabel=LABELS[best_score(runs)])
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, borderaxespad=0.2, handletextpad=0.5)
     return ax
+
+
+def interval(values: Float[np.ndarray, "unit"]) -> Float[np.ndarray, "2"]:
+    """90 % bootstrap interval of the median over units, drawn with the same seed for every model, so that intervals differ by models alone.
+
+    Examples
+    --------
+    >>> interval(np.array([0.2, 0.2, 0.2]))
+    array([0.2, 0.2])
+    """
+    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLINGS, len(values)))
+    return np.quantile(np.median(values[drawn], axis=1), [0.05, 0.95])
+
+
+def limits(values: Float[np.ndarray, "_"]) -> tuple[float, float]:
+    """All that is drawn with some air, and no narrower than `LEAST_SPAN`.
+
+    Examples
+    --------
+    >>> [round(end, 3) for end in limits(np.array([0.4, np.nan, 0.42]))]
+    [0.355, 0.465]
+    """
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    half = 0.55 * max(high - low, LEAST_SPAN)
+    middle = (low + high) / 2
+    return middle - half, middle + half
 
 
 def _is_shared(run: Results) -> bool:
@@ -144,23 +171,8 @@ def _filters(run: Results) -> int:
 
 def _curve(runs: Sequence[Results], score: str) -> Curve:
     of_students = [run.scores[f"student_{score}"] for run in runs]
-    intervals = np.array([_interval(values[np.isfinite(values)]) for values in of_students])
+    intervals = np.array([interval(values[np.isfinite(values)]) for values in of_students])
     return Curve(
         np.array([_filters(run) for run in runs]), np.array([median(values) for values in of_students]), intervals[:, 0], intervals[:, 1],
         median(runs[-1].scores[f"teacher_{score}"]),
     )
-
-
-def _interval(values: Float[np.ndarray, "unit"]) -> Float[np.ndarray, "2"]:
-    """Units are drawn with the same seed for every model, so that the intervals of a curve differ by the models alone."""
-    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLINGS, len(values)))
-    return np.quantile(np.median(values[drawn], axis=1), [0.05, 0.95])
-
-
-def _limits(drawn: Sequence[Curve]) -> tuple[float, float]:
-    """All that is drawn with some air, and no narrower than `LEAST_SPAN`."""
-    values = np.concatenate([[curve.teacher, *curve.low, *curve.high] for curve in drawn])
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    half = 0.55 * max(high - low, LEAST_SPAN)
-    middle = (low + high) / 2
-    return middle - half, middle + half

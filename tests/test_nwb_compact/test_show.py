@@ -267,3 +267,13 @@ def test_an_unknown_run_names_the_nearest(file_path: Path) -> None:
     done = CliRunner().invoke(main, ["show", str(file_path), "--run", "second-1"])
     assert done.exit_code == 1
     assert "found no run 'second-1', expected a run of this file. Next: did you mean 'second'?" in done.stderr
+
+
+def test_several_runs_end_with_their_medians_side_by_side(file_path: Path) -> None:
+    told = CliRunner().invoke(main, ["show", str(file_path)]).stdout
+    table = told.split("Medians of the runs side by side:")[1]
+    rows = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line.split()[:1] in (["example"], ["second"])}
+    assert rows["example"][:5] == ["0.50", "0.50", "0.60", "0.60", "0.60"]  # r2 of both, r2_ER of both, reliability
+    assert rows["second"][:5] == rows["example"][:5]
+    assert rows["example"][5:7] == ["10734", "100"]
+    assert "side by side" not in CliRunner().invoke(main, ["show", str(file_path), "--run", "second"]).stdout
