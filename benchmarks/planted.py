@@ -1,0 +1,126 @@
+"""What students of simulated neurons, whose wiring is known, make of it: size by kind of neuron, and the planted first stage found again.
+
+    python benchmarks/planted.py [--units 33] [--images-seen 60000] [--pool 3000] [--threads 2]
+
+The teacher is the simulated neurons themselves. One table tells, by kind of neuron, how many filters the pruned students keep and how well
+they answer to 500 images that none has seen. The other tells how well the planted channels (oriented edges and lines, spots, colours, all
+rectified and pooled, see `simulated_filters`) are found in the layers that students share: of each channel that any neuron reads, the
+highest correlation, over images and places, with one filter of layer 1, 2 or 3, pooled as the channels are, and with the best weighted
+sum of a layer's filters.
+
+Exit status 1 unless the student of the median edge neuron keeps fewer filters than that of each kind that consolidates (dot, curvature,
+texture), and 80 % of the channels correlate with some filter by at least 0.8.
+"""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from bank import UNSEEN, lessons_of, r2
+from scipy.ndimage import gaussian_filter
+from torch.nn import functional
+
+from nwb_compact import config
+from nwb_compact.backbones import as_tensor
+from nwb_compact.bank import Bank
+from nwb_compact.memory import keep_freed_memory
+from nwb_compact.natural_images import natural_images
+from nwb_compact.simulated_filters import POOL_SIGMA_PX, channel_maps
+from nwb_compact.simulated_neurons import simulated_neurons
+from nwb_compact.student import filters_per_layer, n_parameters, predict_all
+from nwb_compact.students import fit_students, shared_shape
+from nwb_compact.work import Work
+
+CONSOLIDATING = ("dot", "curvature", "texture")
+LEAST_CORRELATION, LEAST_SHARE = 0.8, 0.8
+IMAGES = 100
+MARGIN = 3
+"""Places at the border, where filters see outside the image, that are left out."""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--units", type=int, default=33)
+    parser.add_argument("--images-seen", type=int, default=60_000)
+    parser.add_argument("--pool", type=int, default=3000)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    wanted = parser.parse_args()
+    torch.set_num_threads(wanted.threads)
+    keep_freed_memory()
+    lengths = {"images_seen": wanted.images_seen // 4, "last_images_seen": wanted.images_seen // 20}
+    settings = config.configure(changes={"distill": {"images_seen": wanted.images_seen}, "prune": lengths})
+    pixels = natural_images(wanted.pool + UNSEEN, seed=wanted.seed)
+    taught, truth = lessons_of(wanted.units, pixels, settings, wanted.seed)
+    with TemporaryDirectory() as folder:
+        students = fit_students(taught, "0", settings, Work("cpu", Path(folder)), seed=wanted.seed)
+        together = Bank(shared_shape(wanted.units, settings.student))
+        together.load_state_dict(torch.load(Path(folder) / "students_0.pt", weights_only=True)["network"])
+    neurons = simulated_neurons(wanted.units, seed=wanted.seed)
+    roles = np.array([neuron.role for neuron in neurons])
+    filters, size = np.array([filters_per_layer(student) for student in students]), np.array([n_parameters(one) for one in students])
+    accuracy = r2(predict_all(students, pixels[-UNSEEN:]), truth)
+    print("kind        units  r2 with the neuron  filters  by layer           parameters   (medians)")
+    for role in dict.fromkeys(roles):
+        of_role = roles == role
+        layers = " ".join(f"{n:.0f}" for n in np.median(filters[of_role], axis=0))
+        print(f"{role:10s} {of_role.sum():6d} {np.median(accuracy[of_role]):19.3f} {np.median(filters[of_role].sum(axis=1)):8.0f}  "
+              f"{layers:18s} {np.median(size[of_role]):10,.0f}")
+    channels = sorted({connection.channel for neuron in neurons for connection in neuron.connections})
+    planted = channel_maps(pixels[-IMAGES:], channels)
+    target = np.stack([planted[channel] for channel in channels], axis=1)
+    best = np.zeros(len(channels))
+    for layer, maps in enumerate(shared_maps(together.eval(), pixels[-IMAGES:]), start=1):
+        single, summed = found(maps, target)
+        best = np.maximum(best, single)
+        print(f"layer {layer}: of {len(channels)} planted channels {np.mean(single >= LEAST_CORRELATION):.0%} correlate by "
+              f"{LEAST_CORRELATION} or more with one filter (median {np.median(single):.2f}), "
+              f"{np.mean(summed >= LEAST_CORRELATION):.0%} with a weighted sum (median {np.median(summed):.2f})")
+    share = float(np.mean(best >= LEAST_CORRELATION))
+    print(f"in any of these layers: {share:.0%}, median {np.median(best):.2f}")
+    total = {role: np.median(filters[roles == role].sum(axis=1)) for role in (*CONSOLIDATING, "edge")}
+    sys.exit(0 if share >= LEAST_SHARE and all(total["edge"] < total[role] for role in CONSOLIDATING) else 1)
+
+
+def shared_maps(bank: Bank, images: np.ndarray) -> list[np.ndarray]:
+    """Maps (image filter row column) of layers 1 to 3."""
+    pooled = partial(gaussian_filter, axes=(2, 3))
+    with torch.inference_mode():
+        x = torch.cat([bank.enter(as_tensor(images[start : start + 20], "cpu")) for start in range(0, len(images), 20)])
+        border = (x.shape[2] - images.shape[1]) // 2  # the first layer leaves the border that the second needs
+        maps = [x[:, :, border : border + images.shape[1], border : border + images.shape[2]].numpy()]
+        for layer in (2, 3):
+            x = bank.mix(bank.spatial(x, layer), layer)
+            maps.append(x.numpy())
+    return [pooled(of_layer, POOL_SIGMA_PX * of_layer.shape[-1] / images.shape[1]) for of_layer in maps]
+
+
+def found(maps: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each target the highest correlation with one map, and with the best weighted sum of all, on the coarser of both grids."""
+    side = min(maps.shape[-1], target.shape[-1])
+    x, y = (flat(resized(values, side)) for values in (maps, target))
+    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
+    x, y = x[x.std(axis=1) > 0], y / np.linalg.norm(y, axis=1, keepdims=True)
+    single = np.abs(y @ (x / np.linalg.norm(x, axis=1, keepdims=True)).T).max(axis=1)
+    covariance = x @ x.T
+    weights = np.linalg.solve(covariance + 1e-6 * np.diag(np.diag(covariance)), x @ y.T)
+    return single, np.sqrt(np.einsum("fc,fc->c", weights, x @ y.T))
+
+
+def resized(maps: np.ndarray, side: int) -> np.ndarray:
+    """Averages over as many places as one of the coarser grid holds, without the border."""
+    smaller = functional.avg_pool2d(torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32)), maps.shape[-1] // side).numpy()
+    return smaller[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
+def flat(maps: np.ndarray) -> np.ndarray:
+    return maps.transpose(1, 0, 2, 3).reshape(maps.shape[1], -1).astype(np.float64)
+
+
+if __name__ == "__main__":
+    main()
