@@ -161,18 +161,18 @@ def direct(
     return np.where(fitted, prediction, np.nan_to_num(mean_of_known(both))).astype(np.float32)
 
 
-def meanings(settings: config.Fit) -> dict[str, str]:
-    """What each baseline is under these settings, in words for the provenance.
+def meanings(settings: config.Baselines, *, frozen_backbone: bool) -> dict[str, str]:
+    """What each baseline is, in words for the provenance.
 
     Examples
     --------
-    >>> meanings(config.configure())["ridge"]
-    'ridge regression on pixels (28 x 28, colour), since conv has no features before it is trained'
+    >>> meanings(config.Baselines(), frozen_backbone=False)["ridge"]
+    'ridge regression on pixels (28 x 28, colour), since there is no frozen backbone'
     """
-    grid = f"{settings.baselines.pixels_px} x {settings.baselines.pixels_px}, colour"
-    on_pixels = f"ridge regression on pixels ({grid}), since conv has no features before it is trained"
+    grid = f"{settings.pixels_px} x {settings.pixels_px}, colour"
+    on_pixels = f"ridge regression on pixels ({grid}), since there is no frozen backbone"
     return {
-        "ridge": on_pixels if settings.teacher.backbone == "conv" else "ridge regression on the features of the backbone",
+        "ridge": "ridge regression on the features of the backbone" if frozen_backbone else on_pixels,
         "direct": "the students' network before pruning, fitted to the responses without a teacher",
         "ln": f"linear filter on pixels ({grid}), then a fitted nonlinearity",
     }

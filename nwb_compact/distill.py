@@ -120,9 +120,10 @@ def lessons(
     >>> len(taught), taught.images(np.array([0, 11])).shape, taught.z(np.array([11]))
     (12, (2, 112, 112, 3), array([[0., 0.]], dtype=float32))
     """
-    n = sum(len(view) for view in answers)
-    offset = sum(view.sum(axis=0, dtype=np.float64) for view in answers) / n
-    spread = np.sqrt(sum(((view - offset) ** 2).sum(axis=0, dtype=np.float64) for view in answers) / n)
+    some = [view[start : start + ASKED_TOGETHER] for view in answers for start in range(0, len(view), ASKED_TOGETHER)]  # lie on the disk
+    n = sum(len(part) for part in some)
+    offset = sum(part.sum(axis=0, dtype=np.float64) for part in some) / n
+    spread = np.sqrt(sum(((part - offset) ** 2).sum(axis=0) for part in some) / n)
     scale = np.where(spread < 1e-6, 1.0, spread)
     return Lessons(pictures, settings, seed, answers, offset.astype(np.float32), scale.astype(np.float32))
 

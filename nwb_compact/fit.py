@@ -87,7 +87,7 @@ def fit_sessions(
         for number, session in enumerate(sessions[:n_fitted]):
             beside = _baselines(session, seen[number], number, one, here) if one.baselines.enabled else {}
             students = fit_students(taught[number], str(number), one, here, seed=derived_seed(one.seed, "students", number))
-            results.append(_results(session, teacher, number, students, beside, one))
+            results.append(_results(session, teacher, number, students, beside, one, frozen_backbone=isinstance(knows, Backbone)))
         yield name, tuple(results)
 
 
@@ -148,7 +148,7 @@ def _baselines(session: SessionData, seen: np.ndarray, number: int, settings: Fi
 
 def _results(
     session: SessionData, teacher: Oracle, number: int, students: tuple[StudentWeights, ...], beside: Mapping[str, np.ndarray],
-    settings: Fit,
+    settings: Fit, *, frozen_backbone: bool,
 ) -> Results:
     filters, members = np.stack([filters_per_layer(student) for student in students]), teacher.members(number)
     predictions = Predictions(
@@ -163,8 +163,8 @@ def _results(
         session.responses, session.sides, predictions, n_bootstraps=settings.bootstraps, seed=seed, snr_floor=settings.snr_floor,
         baselines=beside,
     )
-    meaning = baselines.meanings(settings)
     provenance = {"input_sha256": input_hash(session.responses), "teacher_parameters": str(teacher.n_parameters), **teacher.facts}
+    meaning = baselines.meanings(settings.baselines, frozen_backbone=frozen_backbone)
     provenance |= {f"baseline.{name}": meaning[name] for name in beside}
     return Results(
         run_id="", unit_name=session.responses.unit_name, scores=scores, reason=reason, image_sha256=session.responses.image_sha256,
@@ -236,7 +236,7 @@ def command(
         for number, results in enumerate(found):
             if resume and not replaces and run in run_ids(places[number]):
                 continue
-            provenance = record(fits[name], _asked(), facts | layers | spent | dict(results.provenance))
+            provenance = record(fits[name], _asked(), facts | layers | spent | dict(results.provenance), fitted_teacher=not ready)
             complete = replace(results, run_id=run, provenance=provenance)
             new = None if places[number] == output else output
             places[number] = write_results(complete, places[number], output=new, replace=replaces)

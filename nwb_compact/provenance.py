@@ -17,8 +17,8 @@ from nwb_compact.responses import Responses
 PACKAGES = ("torch", "numpy", "scipy", "pynwb", "hdmf", "h5py")
 
 
-def record(config: Fit, command: str, facts: Mapping[str, str]) -> dict[str, str]:
-    """One flat table: the program and its world, the given facts, then every setting. An absent key means that it is not known.
+def record(config: Fit, command: str, facts: Mapping[str, str], *, fitted_teacher: bool = True) -> dict[str, str]:
+    """One flat table: the program and its world, the given facts, then every setting that was used. What is not known has no key.
 
     Parameters
     ----------
@@ -28,6 +28,8 @@ def record(config: Fit, command: str, facts: Mapping[str, str]) -> dict[str, str
         The command line that would repeat the fit.
     facts
         What the fit itself knows: inputs, sizes, seconds.
+    fitted_teacher
+        Whether there was one; of a teacher from a file the settings say nothing.
 
     Examples
     --------
@@ -35,7 +37,7 @@ def record(config: Fit, command: str, facts: Mapping[str, str]) -> dict[str, str
     >>> record(configure("quick"), "nwb-compact fit a.nwb", {"device": "cpu"})["setting.teacher.members"]
     '2'
     """
-    settings = {f"setting.{name}": value for name, value in flat(config).items()}
+    settings = {f"setting.{name}": value for name, value in flat(config).items() if fitted_teacher or not name.startswith("teacher.")}
     return world(command) | {"preset": config.preset, "seed": str(config.seed)} | dict(facts) | settings
 
 

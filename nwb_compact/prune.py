@@ -50,7 +50,7 @@ class Statistics:
     inputs: dict[int, Inputs]
     """By layer, 2 to 5."""
     contribution: Float[np.ndarray, "image unit filter"]
-    """What each filter of the last layer adds to the answer."""
+    """What each filter of the last layer adds to the answer; empty where only layers below were measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ def narrow(
     bank, images, settings, device
         As for `specialise`, whose bank this takes once it is retrained.
     """
-    inputs = measure(bank, images, device).inputs[2]
+    inputs = measure(bank, images, device, last_layer=2).inputs[2]
     bank = copy.deepcopy(bank).cpu()
     kept = []
     for unit in range(bank.shape.n_units):
@@ -119,21 +119,22 @@ def narrow(
     return _rebuilt(bank, kept, 1, bank.shape.readout)
 
 
-def measure(bank: Bank, images: UInt8[np.ndarray, "image 112 112 3"], device: str = "cpu") -> Statistics:
-    """Run images through a bank and collect the covariances and contributions that pruning looks at."""
+def measure(bank: Bank, images: UInt8[np.ndarray, "image 112 112 3"], device: str = "cpu", *, last_layer: int = N_LAYERS) -> Statistics:
+    """Run images through a bank up to a layer and collect the covariances and contributions that pruning looks at."""
     bank.eval()
     sums: dict[int, tuple[Tensor, Tensor, int]] = {}
     contributions = []
     with torch.inference_mode():
         for start in range(0, len(images), BATCH_IMAGES):
             x = bank.enter(as_tensor(images[start : start + BATCH_IMAGES], device))
-            for layer in range(2, N_LAYERS + 1):
+            for layer in range(2, last_layer + 1):
                 x = bank.spatial(x, layer)
                 sums[layer] = _added(sums.get(layer), x, 1 if layer - 1 <= bank.shape.shared_layers else bank.shape.n_units)
                 x = bank.mix(x, layer)
-            contributions.append(bank.contributions(x).double().cpu())
+            if last_layer == N_LAYERS:
+                contributions.append(bank.contributions(x).double().cpu().numpy())
     inputs = {layer: _inputs(*sums[layer]) for layer in sums}
-    return Statistics(inputs, torch.cat(contributions).numpy())
+    return Statistics(inputs, np.concatenate(contributions) if contributions else np.empty((0, bank.shape.n_units, 0)))
 
 
 def smallest_sufficient(

@@ -202,7 +202,7 @@ def test_shifted_images_are_windows_of_the_mirrored_image():
 
 
 def test_what_ridge_stands_on_is_said():
-    frozen = config.configure(changes={"teacher": {"backbone": "torch:lab:net"}, "baselines": {"pixels_px": 14}})
-    assert meanings(frozen)["ridge"] == "ridge regression on the features of the backbone"
-    assert meanings(frozen)["ln"] == "linear filter on pixels (14 x 14, colour), then a fitted nonlinearity"
-    assert "conv has no features before it is trained" in meanings(config.configure())["ridge"]
+    settings = config.Baselines(pixels_px=14)
+    assert meanings(settings, frozen_backbone=True)["ridge"] == "ridge regression on the features of the backbone"
+    assert meanings(settings, frozen_backbone=True)["ln"] == "linear filter on pixels (14 x 14, colour), then a fitted nonlinearity"
+    assert meanings(settings, frozen_backbone=False)["ridge"].startswith("ridge regression on pixels (14 x 14, colour)")

@@ -200,6 +200,7 @@ def test_a_session_is_taught_by_a_run_of_another_file_and_no_teacher_is_fitted(t
     assert facts["teacher_parameters"] == str(teacher.n_parameters) == str(sum(map(n_parameters, networks)))
     assert not {"backbone_sha256", "layer", "teacher_validation_r2", "seconds.teacher", "seconds.features"} & set(facts)
     assert {"seconds.lessons", "seconds.students", "flop.lessons"} <= set(facts)
+    assert not [name for name in facts if name.startswith("setting.teacher.")], "settings of a teacher that was not fitted"
     scored = fitted.rows("scored")
     expected = [np.corrcoef(results.teacher_prediction[scored, unit], fitted.responses.mean[scored, unit])[0, 1] ** 2 for unit in range(3)]
     np.testing.assert_allclose(results.scores["teacher_r2"], expected, rtol=1e-4)
