@@ -25,6 +25,7 @@ from nwb_compact.operations import alike
 from nwb_compact.out_of_memory import is_out_of_memory
 from nwb_compact.progress import Advance, silent
 from nwb_compact.streaming import on_device
+from nwb_compact.student import IMAGE_PX
 from nwb_compact.vone import VOne
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -100,8 +101,6 @@ def frozen_backbone(name: str, layer: str = AUTO, *, vone_visual_degrees: float 
             found = "a layer of conv, which is trained with the teacher"
             raise NwbCompactError(f"--layer {layer}", found=found, expected="a frozen backbone", next_step="leave --layer out")
         return None
-    from nwb_compact.student import IMAGE_PX  # which itself needs this module
-
     network, source = _made(name, vone_visual_degrees)
     blank = np.full((1, IMAGE_PX, IMAGE_PX, 3), 128, np.uint8)
     layers = tuple(_one_batch(to_device(network.eval().requires_grad_(False), "cpu"), blank, "cpu"))
