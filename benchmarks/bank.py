@@ -120,7 +120,7 @@ def fitted(taught: Lessons, settings: config.Fit, seed: int) -> tuple[tuple[Stud
     """Students, and the seconds and operations of each stage."""
     with TemporaryDirectory() as folder:
         work = Work("cpu", Path(folder), quiet=True)
-        students = fit_students(taught, "0", settings, work, seed=seed)
+        students = fit_students(taught, "0", settings, work, seed=seed)[None]
         costs = work.costs()
     return students, {name: costs[name].seconds for name in STAGES}, {name: float(costs[name].flop or 0) for name in STAGES}
 

@@ -58,7 +58,7 @@ def main() -> None:
     pixels = natural_images(wanted.pool + UNSEEN, seed=wanted.seed)
     taught, truth = lessons_of(wanted.units, pixels, settings, wanted.seed)
     with TemporaryDirectory() as folder:
-        students = fit_students(taught, "0", settings, Work("cpu", Path(folder)), seed=wanted.seed)
+        students = fit_students(taught, "0", settings, Work("cpu", Path(folder)), seed=wanted.seed)[None]
         together = Bank(shared_shape(wanted.units, settings.student))
         together.load_state_dict(torch.load(Path(folder) / "students_0.pt", weights_only=True)["network"])
     neurons = simulated_neurons(wanted.units, seed=wanted.seed)

@@ -39,7 +39,7 @@ from nwb_compact.scoring import Predictions, score_units
 from nwb_compact.several_values import SeveralValues
 from nwb_compact.student import ARCHITECTURE, filters_per_layer, n_parameters, predict_all
 from nwb_compact.students import fit_students, shared_shape
-from nwb_compact.sweep import sweep
+from nwb_compact.sweep import joined, run_names, sweep, tolerance_name
 from nwb_compact.teacher import Teacher, all_epochs, fit_teacher
 from nwb_compact.training import derived_seed
 from nwb_compact.work import Work, images_folder, work_folder
@@ -48,7 +48,7 @@ from nwb_compact.work import Work, images_folder, work_folder
 def fit_sessions(
     sessions: Sequence[SessionData], n_fitted: int, pool: ImagePool, knows: Backbone | Sequence[FileTeacher] | None, settings: Fit,
     work: Work,
-) -> Iterator[tuple[str, tuple[Results, ...]]]:
+) -> Iterator[tuple[str, Fit, tuple[Results, ...]]]:
     """Fit teacher and students to the units of the first `n_fitted` sessions. Nothing is written but to the work folder.
 
     Parameters
@@ -69,8 +69,8 @@ def fit_sessions(
 
     Yields
     ------
-    Of each fit of `sweep`, when it is done, what is added to the name of its run, and one `Results` a fitted session, in order; run id and
-    provenance are added when they are written.
+    Of each run, when its fit is done, what is added to its name, its settings, and one `Results` a fitted session, in order; run id and
+    the rest of the provenance are added when they are written.
     """
     if isinstance(knows, Backbone | None):
         with work.timed("features"):
@@ -80,20 +80,24 @@ def fit_sessions(
     else:
         seen = [session.images for session in sessions[:n_fitted]]
         teacher = FileTeachers(knows, seen)
+    fitted = sessions[:n_fitted]
     with work.timed("lessons"):
-        taught = _lessons(teacher, [len(session.responses.unit_name) for session in sessions[:n_fitted]], pool, settings, work)
+        taught = _lessons(teacher, [len(session.responses.unit_name) for session in fitted], pool, settings, work)
     for name, one in sweep(settings).items():
-        results, here = [], _place(work, name, one)
-        for number, session in enumerate(sessions[:n_fitted]):
-            beside = _baselines(session, seen[number], number, one, here) if one.baselines.enabled else {}
-            students = fit_students(taught[number], str(number), one, here, seed=derived_seed(one.seed, "students", number))
-            results.append(_results(session, teacher, number, students, beside, one, frozen_backbone=isinstance(knows, Backbone)))
-        yield name, tuple(results)
-
-
-def _place(work: Work, name: str, settings: Fit) -> Work:
-    """Networks of other filters are trained anew in a folder of their own; students of all tolerances come from the same trainings."""
-    return work.within(name) if settings.student.filters else work
+        here = work.within(name)
+        beside = [_baselines(session, seen[number], number, one, work, here) for number, session in enumerate(fitted)]
+        students = [
+            fit_students(taught[number], str(number), one, here, seed=derived_seed(one.seed, "students", number))
+            for number in range(n_fitted)
+        ]
+        spent = work.spent() | here.spent()
+        for tolerance in students[0]:
+            told = spent | ({} if tolerance is None else {"tolerance": str(tolerance)})
+            results = [
+                _results(session, teacher, number, students[number][tolerance], beside[number], one, told)
+                for number, session in enumerate(fitted)
+            ]
+            yield name or tolerance_name(tolerance), one, tuple(results)
 
 
 # Stages, in the order of use --------------------------------------------------------------------------------------------
@@ -121,8 +125,10 @@ def _lessons(teacher: Oracle, n_units: Sequence[int], pool: ImagePool, settings:
     )
 
 
-def _baselines(session: SessionData, seen: np.ndarray, number: int, settings: Fit, work: Work) -> dict[str, np.ndarray]:
-    """What the plain models predict, by name; each is kept in the work folder."""
+def _baselines(session: SessionData, seen: np.ndarray, number: int, settings: Fit, work: Work, here: Work) -> dict[str, np.ndarray]:
+    """What the plain models predict, by name, each kept in the work folder: the one that has the students' filters with them, `here`."""
+    if not settings.baselines.enabled:
+        return {}
     known = (session.responses.mean, session.rows("fit"), session.rows("validation"))
     pixels_px, epochs = settings.baselines.pixels_px, settings.baselines.epochs
 
@@ -131,24 +137,24 @@ def _baselines(session: SessionData, seen: np.ndarray, number: int, settings: Fi
         with stage("direct fit", epochs, quiet=work.quiet) as advance:
             return baselines.direct(
                 session.images, *known, shape, settings.baselines, seed=seed, device=work.device,
-                checkpoint=work.path(f"direct_{number}.pt"), advance=advance,
+                checkpoint=here.path(f"direct_{number}.pt"), advance=advance,
             )
 
     models = {
-        "ridge": lambda: baselines.ridge(seen, *known, pixels_px=pixels_px),
-        "direct": directly,
-        "ln": lambda: baselines.linear_nonlinear(session.images, *known, pixels_px=pixels_px),
+        "ridge": (work, lambda: baselines.ridge(seen, *known, pixels_px=pixels_px)),
+        "direct": (here, directly),
+        "ln": (work, lambda: baselines.linear_nonlinear(session.images, *known, pixels_px=pixels_px)),
     }
     found = {}
-    for name, compute in models.items():
-        with work.timed(f"baseline_{name}"):
-            found[name] = np.asarray(work.array(f"baseline_{name}_{number}", compute))
+    for name, (place, compute) in models.items():
+        with place.timed(f"baseline_{name}"):
+            found[name] = np.asarray(place.array(f"baseline_{name}_{number}", compute))
     return found
 
 
 def _results(
     session: SessionData, teacher: Oracle, number: int, students: tuple[StudentWeights, ...], beside: Mapping[str, np.ndarray],
-    settings: Fit, *, frozen_backbone: bool,
+    settings: Fit, told: Mapping[str, str],
 ) -> Results:
     filters, members = np.stack([filters_per_layer(student) for student in students]), teacher.members(number)
     predictions = Predictions(
@@ -163,8 +169,8 @@ def _results(
         session.responses, session.sides, predictions, n_bootstraps=settings.bootstraps, seed=seed, snr_floor=settings.snr_floor,
         baselines=beside,
     )
-    provenance = {"input_sha256": input_hash(session.responses), "teacher_parameters": str(teacher.n_parameters), **teacher.facts}
-    meaning = baselines.meanings(settings.baselines, frozen_backbone=frozen_backbone)
+    provenance = {"input_sha256": input_hash(session.responses), "teacher_parameters": str(teacher.n_parameters), **teacher.facts, **told}
+    meaning = baselines.meanings(settings.baselines, frozen_backbone=teacher.has_features)
     provenance |= {f"baseline.{name}": meaning[name] for name in beside}
     return Results(
         run_id="", unit_name=session.responses.unit_name, scores=scores, reason=reason, image_sha256=session.responses.image_sha256,
@@ -214,7 +220,7 @@ def command(
     keep_freed_memory()
     settings = _settings(preset, config_file, changes)
     run_id = run_id or datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    _require_all(files, train, output, [_run(run_id, name) for name in sweep(settings)], may_exist=replaces or resume)
+    _require_all(files, train, output, run_names(run_id, settings), may_exist=replaces or resume)
     device = _device(settings.device)
     wanted = settings.teacher
     backbone = None if taught_by else frozen_backbone(wanted.backbone, wanted.layer, vone_visual_degrees=wanted.vone_visual_degrees)
@@ -230,13 +236,12 @@ def command(
     run_id, places = work.run_id(run_id), list(files)
     if output is not None and output.exists() and resume and not replaces:
         places = [output]  # the fit was killed between two runs
-    fits = sweep(settings)
-    for name, found in fit_sessions(sessions, len(files), pool, ready or backbone, settings, work):
-        run, spent = _run(run_id, name), work.spent() | _place(work, name, fits[name]).spent()
+    for name, one, found in fit_sessions(sessions, len(files), pool, ready or backbone, settings, work):
+        run = joined(run_id, name)
         for number, results in enumerate(found):
             if resume and not replaces and run in run_ids(places[number]):
                 continue
-            provenance = record(fits[name], _asked(), facts | layers | spent | dict(results.provenance), fitted_teacher=not ready)
+            provenance = record(one, _asked(), facts | layers | dict(results.provenance), fitted_teacher=not ready)
             complete = replace(results, run_id=run, provenance=provenance)
             new = None if places[number] == output else output
             places[number] = write_results(complete, places[number], output=new, replace=replaces)
@@ -257,10 +262,6 @@ def _settings(preset: str, config_file: Path | None, changes: dict[str, Any]) ->
     if given.get("with_baselines"):  # where it is not given, the file decides
         nested["baselines"] = {"enabled": True}
     return configure(preset, config_file, nested)
-
-
-def _run(run_id: str, name: str) -> str:
-    return f"{run_id}-{name}" if name else run_id
 
 
 def _require_all(files: Sequence[Path], train: Sequence[Path], output: Path | None, runs: Sequence[str], *, may_exist: bool) -> None:

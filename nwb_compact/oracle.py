@@ -22,6 +22,10 @@ class Oracle(Protocol):
         """Numbers it learned."""
 
     @property
+    def has_features(self) -> bool:
+        """Whether it stands on a frozen backbone."""
+
+    @property
     def facts(self) -> Mapping[str, str]:
         """What the provenance should tell of it."""
 
@@ -38,7 +42,7 @@ class OwnTeacher:
     def __init__(self, teacher: Teacher, backbone: Backbone | None, seen: Sequence[np.ndarray], device: str):
         """`seen`: what the ensemble looks at of each fitted session, from `seen_by`."""
         self._teacher, self._backbone, self._seen, self._device = teacher, backbone, seen, device
-        self.n_parameters = teacher.n_parameters
+        self.n_parameters, self.has_features = teacher.n_parameters, backbone is not None
         self.facts = {
             "teacher_validation_r2": " ".join(f"{best:.4f}" for best in teacher.validation_r2),
             "teacher_member_validation_r2": " ".join(f"{best:.4f}" for best in teacher.member_validation_r2),
@@ -63,7 +67,7 @@ class FileTeachers:
     def __init__(self, teachers: Sequence[FileTeacher], images: Sequence[UInt8[np.ndarray, "image 112 112 3"]]):
         """`images`: of each fitted session."""
         self._teachers, self._images = teachers, images
-        self.n_parameters = sum(teacher.n_parameters for teacher in teachers)
+        self.n_parameters, self.has_features = sum(teacher.n_parameters for teacher in teachers), False
         self.facts: Mapping[str, str] = {}
 
     def answers(self, images: UInt8[np.ndarray, "image 112 112 3"]) -> Float32[np.ndarray, "image unit"]:

@@ -4,7 +4,7 @@ Training together first is what makes a student cheap: early filters are common 
 found among what all of them need (docs/measured.md compares it with training each student alone).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Integer
@@ -13,20 +13,20 @@ from nwb_compact import config
 from nwb_compact.bank import Bank, BankShape
 from nwb_compact.distill import EPOCHS, Lessons, bank_for, standardised_answers, train_bank
 from nwb_compact.progress import stage
-from nwb_compact.prune import SHARED, narrow, specialise
+from nwb_compact.prune import narrow, specialise
 from nwb_compact.reliability import correlation
 from nwb_compact.results import StudentWeights
 from nwb_compact.student import N_LAYERS, n_parameters, predict_all
 from nwb_compact.training import derived_seed
 from nwb_compact.work import Work
 
+Students = tuple[StudentWeights, ...]
+FIXED_LAYERS = 2
+"""Layers that learn no more once units part: they are common to all, and nothing need flow back through their large maps, which cost
+most."""
 
-def shared_shape(n_units: int, settings: config.Student) -> BankShape:
-    """The network that learns for all units."""
-    return BankShape(n_units, (*settings.early_filters, *settings.shared_filters), N_LAYERS)
 
-
-def fit_students(taught: Lessons, name: str, settings: config.Fit, work: Work, *, seed: int) -> tuple[StudentWeights, ...]:
+def fit_students(taught: Lessons, name: str, settings: config.Fit, work: Work, *, seed: int) -> Mapping[float | None, Students]:
     """Train all students of a session.
 
     Parameters
@@ -36,7 +36,7 @@ def fit_students(taught: Lessons, name: str, settings: config.Fit, work: Work, *
     name
         Of the session in the work folder.
     settings
-        Every number; of `prune.tolerance` the first.
+        Every number.
     work
         Device and work folder.
     seed
@@ -44,39 +44,28 @@ def fit_students(taught: Lessons, name: str, settings: config.Fit, work: Work, *
 
     Returns
     -------
-    One network a unit, in the order of the lessons: of its own, or (`student.kind` shared) all layers in common with the others.
+    For each of `prune.tolerance`, or under None where there is none: one network a unit, in the order of the lessons. It is of the unit's
+    own or (`student.kind` shared) has all layers in common with the others.
     """
-    distill, pruning = settings.distill, settings.prune
-
-    def trained(bank: Bank, what: str, images_seen: int, learning_rate: float, *, smooth: bool = False) -> Bank:
-        how = distill if smooth else distill.model_copy(update={"blur_times": 0})
-        with stage(what, EPOCHS, quiet=work.quiet) as advance:
-            return train_bank(
-                bank, taught, how, images_seen=images_seen, learning_rate=learning_rate, seed=derived_seed(seed, what),
-                device=work.device, checkpoint=work.path(f"{what}_{name}.pt"), advance=advance,
-            )
-
+    training = _Training(taught, name, settings, work, seed)
     with work.timed("students"):
-        together = bank_for(taught, shared_shape(taught.n_units, settings.student), seed=seed)
-        together = trained(together, "students", distill.images_seen, distill.learning_rate, smooth=True)
+        together = training.together()
     if settings.student.kind == "shared":
-        return together.cut(taught.scale, taught.offset)
-    order = np.random.default_rng(derived_seed(seed, "measured")).permutation(len(taught))
-    some, ladder, own = taught.images(order[: pruning.images]), [], together
-    for rung, kept_variance in enumerate(pruning.ladder if pruning.tolerance else (pruning.kept_variance,)):
-        how, numbered = pruning.model_copy(update={"kept_variance": kept_variance}), f" {rung}" if rung else ""
-        with work.timed("pruning"):
-            own = specialise(own, some, settings.student.late_filters, how, readout=settings.student.readout, device=work.device)
-        with work.timed("retraining"):
-            own = trained(own.fix(SHARED), f"retraining{numbered}", pruning.images_seen, pruning.learning_rate)
-        with work.timed("pruning"):
-            narrowed = narrow(own, some, how, device=work.device)
-        with work.timed("retraining"):
-            narrowed = trained(narrowed.fix(SHARED), f"last retraining{numbered}", pruning.last_images_seen, pruning.last_learning_rate)
-        ladder.append(narrowed.cut(taught.scale, taught.offset))
+        return {None: together.cut(taught.scale, taught.offset)}
+    pruning = settings.prune
     if not pruning.tolerance:
-        return ladder[0]
-    return _within(pruning.tolerance[0], ladder, together, taught, order[-pruning.images :], work.device)
+        return {None: training.ladder(together, (pruning.kept_variance,))[0]}
+    ladder = training.ladder(together, pruning.ladder)
+    with work.timed("pruning"):
+        r2, whole = training.judged(ladder, together)
+    size = np.array([[n_parameters(student) for student in students] for students in ladder])
+    rungs = {tolerance: smallest_sufficient_rung(r2, size, (1 - tolerance) * whole) for tolerance in pruning.tolerance}
+    return {tolerance: tuple(ladder[rung][unit] for unit, rung in enumerate(chosen)) for tolerance, chosen in rungs.items()}
+
+
+def shared_shape(n_units: int, settings: config.Student) -> BankShape:
+    """The network that learns for all units."""
+    return BankShape(n_units, (*settings.early_filters, *settings.shared_filters), N_LAYERS)
 
 
 def smallest_sufficient_rung(
@@ -94,13 +83,52 @@ def smallest_sufficient_rung(
     return np.where(enough.any(axis=0), np.where(enough, size, np.inf).argmin(axis=0), 0)
 
 
-def _within(
-    tolerance: float, ladder: Sequence[tuple[StudentWeights, ...]], together: Bank, taught: Lessons, judged: np.ndarray, device: str
-) -> tuple[StudentWeights, ...]:
-    """The smallest students whose r2 with the teacher, on the same lessons, is at most a share below that of the unpruned network."""
-    images, wanted = taught.images(judged), taught.z(judged)
-    whole = correlation(standardised_answers(together, images, device), wanted) ** 2
-    r2 = np.stack([correlation(predict_all(students, images), wanted) ** 2 for students in ladder])
-    size = np.array([[n_parameters(student) for student in students] for students in ladder])
-    rungs = smallest_sufficient_rung(r2, size, (1 - tolerance) * whole)
-    return tuple(ladder[rung][unit] for unit, rung in enumerate(rungs))
+class _Training:
+    """The trainings of one session, each kept in the work folder under its name."""
+
+    def __init__(self, taught: Lessons, name: str, settings: config.Fit, work: Work, seed: int):
+        self._taught, self._name, self._settings, self._work, self._seed = taught, name, settings, work, seed
+        self._order = np.random.default_rng(derived_seed(seed, "measured")).permutation(len(taught))
+
+    def together(self) -> Bank:
+        """One network for all units."""
+        distill = self._settings.distill
+        bank = bank_for(self._taught, shared_shape(self._taught.n_units, self._settings.student), seed=self._seed)
+        return self._trained(bank, "students", distill.images_seen, distill.learning_rate, smooth=True)
+
+    def ladder(self, bank: Bank, kept_variances: Sequence[float]) -> list[Students]:
+        """Students that keep less and less variance, each bank pruned from the one before and retrained."""
+        pruning, work, rungs = self._settings.prune, self._work, []
+        with work.timed("pruning"):
+            some = self._taught.images(self._order[: pruning.images])
+        for rung, kept_variance in enumerate(kept_variances):
+            how, numbered = pruning.model_copy(update={"kept_variance": kept_variance}), f" {rung}" if rung else ""
+            with work.timed("pruning"):
+                student = self._settings.student
+                bank = specialise(bank, some, student.late_filters, how, readout=student.readout, device=work.device)
+            with work.timed("retraining"):
+                bank = self._trained(bank.fix(FIXED_LAYERS), f"retraining{numbered}", pruning.images_seen, pruning.learning_rate)
+            with work.timed("pruning"):
+                last = narrow(bank, some, how, device=work.device).fix(FIXED_LAYERS)
+            with work.timed("retraining"):
+                last = self._trained(last, f"last retraining{numbered}", pruning.last_images_seen, pruning.last_learning_rate)
+            rungs.append(last.cut(self._taught.scale, self._taught.offset))
+        return rungs
+
+    def judged(
+        self, ladder: Sequence[Students], together: Bank
+    ) -> tuple[Float[np.ndarray, "rung unit"], Float[np.ndarray, "unit"]]:
+        """r2 with the teacher of all students and of the unpruned network, on the same lessons."""
+        some = self._order[-self._settings.prune.images :]
+        images, wanted = self._taught.images(some), self._taught.z(some)
+        whole = correlation(standardised_answers(together, images, self._work.device), wanted) ** 2
+        return np.stack([correlation(predict_all(students, images), wanted) ** 2 for students in ladder]), whole
+
+    def _trained(self, bank: Bank, what: str, images_seen: int, learning_rate: float, *, smooth: bool = False) -> Bank:
+        work, distill = self._work, self._settings.distill
+        how = distill if smooth else distill.model_copy(update={"blur_times": 0})
+        with stage(what, EPOCHS, quiet=work.quiet) as advance:
+            return train_bank(
+                bank, self._taught, how, images_seen=images_seen, learning_rate=learning_rate, seed=derived_seed(self._seed, what),
+                device=work.device, checkpoint=work.path(f"{what}_{self._name}.pt"), advance=advance,
+            )

@@ -14,7 +14,6 @@ from nwb_compact.results import Results, median
 from nwb_compact_analysis.shared_figures import HEIGHT_IN, LABELS, WIDTH_IN, best_score, interval, limits
 from nwb_compact_analysis.style import BASELINES, STUDENT, STUDENT_MARKER, TEACHER, axes_or_new, number, short_label, styled
 
-SETTING = "setting.prune.tolerance"
 ASIDE_PT = (5, -9)
 """From a point to its tolerance, so that the interval does not run through it."""
 
@@ -27,11 +26,10 @@ def tolerance_of(run: Results) -> float | None:
     >>> from nwb_compact.results import example_results
     >>> from dataclasses import replace
     >>> run = example_results()
-    >>> tolerance_of(run), tolerance_of(replace(run, provenance={"setting.prune.tolerance": "(0.05,)"}))
+    >>> tolerance_of(run), tolerance_of(replace(run, provenance={"tolerance": "0.05"}))
     (None, 0.05)
     """
-    said = re.fullmatch(r"\(([0-9.e-]+),\)", run.provenance.get(SETTING, ""))
-    return float(said[1]) if said else None
+    return float(run.provenance["tolerance"]) if "tolerance" in run.provenance else None
 
 
 def compression_curves(runs: Sequence[Results]) -> Mapping[str, tuple[Results, ...]]:

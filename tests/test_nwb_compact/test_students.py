@@ -65,7 +65,8 @@ def settings_of(kind="own", readout="separable", images_seen=(20, 20, 20), **pru
 
 def fitted(folder, settings, taught=None, *, seed=0):
     folder.mkdir(exist_ok=True)
-    return fit_students(taught or taught_by(Blobs()), "here", settings, Work("cpu", folder, quiet=True), seed=seed)
+    found = fit_students(taught or taught_by(Blobs()), "here", settings, Work("cpu", folder, quiet=True), seed=seed)
+    return found if settings.prune.tolerance else found[None]
 
 
 def same(some, others):
@@ -253,16 +254,16 @@ def test_the_cost_of_every_step_is_kept(whole):
 
 
 # Tolerance ------------------------------------------------------------------------------------------------------------
-LADDER = (0.99, 0.5, 0.05)
+LADDER, TOLERANCES = (0.99, 0.5, 0.05), (1e-9, 0.999_999)
 
 
-def tolerant(share):
-    return settings_of(tolerance=(share,), ladder=LADDER, min_filters=1)
+def tolerant():
+    return settings_of(tolerance=TOLERANCES, ladder=LADDER, min_filters=1)
 
 
 @pytest.fixture(scope="module")
 def tolerated(tmp_path_factory):
-    """Students that may lose nothing, some and nearly all of r2 with the teacher; what each rung is; and the files that are left."""
+    """Students that may lose nothing, and nearly all of r2 with the teacher; the bank of each rung; and the folder that is left."""
     folder, rungs = tmp_path_factory.mktemp("tolerance"), []
 
     def noted(bank, *given, **named):
@@ -272,8 +273,9 @@ def tolerated(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(students, "narrow", noted)
-        found = {share: fitted(folder, tolerant(share)) for share in (1e-9, 0.999_999)}
-    return found, rungs, sorted(path.name for path in folder.glob("*.pt"))
+        found = fitted(folder, tolerant())
+    assert tuple(found) == TOLERANCES
+    return found, rungs, folder
 
 
 def test_each_unit_has_the_smallest_student_that_lost_no_more_than_it_may(tolerated, tmp_path):
@@ -281,7 +283,7 @@ def test_each_unit_has_the_smallest_student_that_lost_no_more_than_it_may(tolera
     taught = taught_by(Blobs())
     order = np.random.default_rng(derived_seed(0, "measured")).permutation(N_PICTURES)
     images, z = IMAGES[order[-N_MEASURED:]], taught.z(order[-N_MEASURED:])
-    ladder = [rung.cut(taught.scale, taught.offset) for rung in rungs[: len(LADDER)]]
+    ladder = [rung.cut(taught.scale, taught.offset) for rung in rungs]
     whole = fitted(tmp_path, settings_of("shared"))
     chosen = set()
     for share, students_found in found.items():
@@ -294,14 +296,14 @@ def test_each_unit_has_the_smallest_student_that_lost_no_more_than_it_may(tolera
     assert len({rung for _, rung in chosen}) > 1, "or any student would do"
 
 
-def test_each_rung_is_pruned_from_the_one_before_and_retrained_once(tolerated):
-    _, rungs, files = tolerated
-    assert len(rungs) == 2 * len(LADDER)
+def test_each_rung_is_made_once_from_the_one_before(tolerated):
+    _, rungs, folder = tolerated
     sizes = [sum(n_parameters(student) for student in rung.cut(np.ones(3, np.float32), np.zeros(3, np.float32))) for rung in rungs]
+    assert len(sizes) == len(LADDER)
     assert sizes[0] > sizes[1] > sizes[2]
-    assert sizes[:3] == sizes[3:]
     retrained = {f"{what}{rung}_here.pt" for what in ("retraining", "last retraining") for rung in ("", " 1", " 2")}
-    assert set(files) == {"students_here.pt", *retrained}
+    assert {path.name for path in folder.glob("*.pt")} == {"students_here.pt", *retrained}
+    assert list(Work("cpu", folder).costs()) == ["students", "pruning", "retraining"]
 
 
 def test_the_first_rung_is_the_student_without_a_tolerance(tmp_path, tolerated):

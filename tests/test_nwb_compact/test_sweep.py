@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from nwb_compact.nwb_results import read_results, run_ids
 from nwb_compact.nwb_session import write_session
 from nwb_compact.results import shared_arrays
 from nwb_compact.simulate import simulate_session
-from nwb_compact.sweep import sweep
+from nwb_compact.sweep import run_names, sweep, tolerance_name
 
 TINY = """
 bootstraps = 10
@@ -113,17 +114,18 @@ def test_without_filters_there_is_one_fit_of_the_settings_themselves():
     assert sweep(settings) == {"": settings}
 
 
-def test_fits_of_tolerances_differ_in_the_tolerance_alone():
-    settings = configure(changes={"prune": {"tolerance": (0.05, 0.01, 0.025, 0.05)}})
-    fits = sweep(settings)
-    assert {name: one.prune.tolerance for name, one in fits.items()} == {"T5": (0.05,), "T1": (0.01,), "T2-5": (0.025,)}
-    for one in fits.values():
-        assert one.model_copy(update={"prune": settings.prune}) == settings
+def test_runs_are_named_by_their_tolerance_each_once():
+    settings = configure(changes={"prune": {"tolerance": (0.05, 0.01, 0.025, 0.05, 0.07)}})
+    assert list(sweep(settings)) == [""]
+    assert run_names("day", settings) == ["day-T5", "day-T1", "day-T2-5", "day-T7"]
+    assert [tolerance_name(share) for share in (0.1, 0.29, 0.000001)] == ["T10", "T29", "T0-0001"]
 
 
 @pytest.mark.parametrize(("words", "told"), [
     (("--students", "shared", "--tolerance", "0.1"), "--tolerance: found a network shared by all units, expected a network a unit. Next: "
      "leave one of --tolerance and --students shared out"),
+    (("--tolerance", "0.1", "--filters", "5"),
+     "--filters: found students of their own for all units, expected a shared one. Next: add --students shared"),
     (("--tolerance", "5"), r"prune.tolerance.0: found 5.0, expected Input should be less than 1."),
 ])
 def test_a_tolerance_without_meaning_is_told(lab, words, told):
@@ -136,18 +138,19 @@ def test_all_tolerances_come_from_the_same_trainings(lab, monkeypatch):
     calls = []
     for name in ("fit_teacher", "asked"):
         counted(monkeypatch, fit, name, calls)
-    trained, real = set(), students.train_bank
-    monkeypatch.setattr(students, "train_bank", lambda *given, **named: trained.add(named["checkpoint"].name) or real(*given, **named))
+    counted(monkeypatch, students, "train_bank", calls)
+    counted(monkeypatch, students, "narrow", calls)
     Path("tiny.toml").write_text(SMALL, encoding="utf-8")
     done = run("--tolerance", "0.9", "0.000001", "--baselines")
     assert re.findall(r"run (\S+), 2 units", done.output) == ["day-T90", "day-T0-0001"]
-    assert calls == ["fit_teacher", "asked"]
-    assert len(trained) == 1 + 2 * 2
+    assert Counter(calls) == {"fit_teacher": 1, "asked": 1, "train_bank": 1 + 2 * 2, "narrow": 2}
     loose, strict = read_results("session.nwb")
-    assert (loose.provenance["setting.prune.tolerance"], strict.provenance["setting.prune.tolerance"]) == ("(0.9,)", "(1e-06,)")
+    assert (loose.provenance["tolerance"], strict.provenance["tolerance"]) == ("0.9", "1e-06")
     assert (loose.scores["student_parameters"] <= strict.scores["student_parameters"]).all()
     np.testing.assert_array_equal(loose.scores["ridge_r2"], strict.scores["ridge_r2"])
-    assert {"seconds.teacher", "seconds.students", "seconds.pruning", "seconds.retraining"} <= strict.provenance.keys()
+    spent = [name for name in strict.provenance if name.startswith(("seconds.", "flop."))]
+    assert {"seconds.teacher", "seconds.students", "seconds.pruning", "seconds.retraining"} <= set(spent)
+    assert [loose.provenance[name] for name in spent] == [strict.provenance[name] for name in spent], "both need the whole ladder"
 
 
 def test_students_of_their_own_cannot_be_swept(lab):
