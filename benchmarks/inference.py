@@ -23,12 +23,11 @@ from torch import Tensor, nn
 
 from nwb_compact.onnx_model import onnx_model
 from nwb_compact.results import StudentWeights
-from nwb_compact.student import N_LAYERS, STRIDES, example_student, predict, same_padding
+from nwb_compact.student import N_LAYERS, STRIDES, example_student, flop_an_image, predict, same_padding
 
 MEDIAN_WIDTHS = "47,57,3,7,3"
 """Filters that layers 1 to 5 of the published students answer with, medians over 219."""
 EPS = 1e-5
-SIDES_PX = (112, 56, 28, 28, 28)
 
 
 class Plain(nn.Module):
@@ -93,20 +92,13 @@ def table(widths: tuple[int, ...], pixels: np.ndarray, turns: int, threads: int,
             seconds[name] = min(seconds[name], time.perf_counter() - start)
             if np.abs(answers - exact).max() > 1e-5 * exact.std():
                 sys.exit(f"{name} answers otherwise: {np.abs(answers - exact).max() / exact.std():.1e} of the SD")
-    flop = operations(widths)
+    flop = flop_an_image([student])
     print(f"\nfilters {'-'.join(map(str, widths))}: {flop / 1e6:.0f} million operations an image")
     print(f"{'way':26s} {'images/s':>9s} {'times plain':>12s} {'GFLOP/s':>8s} {'of the product':>15s}")
     for name, second in seconds.items():
         rate = len(pixels) / second
         print(f"{name:26s} {rate:9.0f} {seconds['plain torch'] / second:12.1f} {flop * rate / 1e9:8.0f} {flop * rate / peak:15.0%}")
     return seconds["plain torch"] / seconds["ours"]
-
-
-def operations(widths: tuple[int, ...]) -> int:
-    """Multiplications and additions of an image's convolutions and readout."""
-    inputs = (3, *widths)
-    spatial = 25 * widths[0] * 3 * SIDES_PX[0] ** 2 + sum(25 * inputs[n] * SIDES_PX[n - 1] ** 2 for n in range(2, 6))
-    return 2 * (spatial + sum(inputs[n] * inputs[n - 1] * SIDES_PX[n - 1] ** 2 for n in range(2, 6)) + widths[-1] * 28**2)
 
 
 def plain(student: StudentWeights, pixels: np.ndarray) -> Callable[[], np.ndarray]:

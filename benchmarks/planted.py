@@ -25,12 +25,12 @@ from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
 from nwb_compact import config
-from nwb_compact.backbones import as_tensor
 from nwb_compact.bank import Bank
 from nwb_compact.memory import keep_freed_memory
 from nwb_compact.natural_images import natural_images
 from nwb_compact.simulated_filters import POOL_SIGMA_PX, channel_maps
 from nwb_compact.simulated_neurons import simulated_neurons
+from nwb_compact.streaming import as_tensor
 from nwb_compact.student import filters_per_layer, n_parameters, predict_all
 from nwb_compact.students import fit_students, shared_shape
 from nwb_compact.work import Work

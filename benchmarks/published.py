@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nwb_compact.cost import costs_of
 from nwb_compact.nwb_results import read_results
 from nwb_compact.results import Results, median
 
@@ -45,11 +46,8 @@ def main() -> None:
             shared = Rows(run, ours.unit_name, session)
             line(f"published, shared {run_id.rsplit('-', 1)[1]}", shared.r2, shared.parameters, shared.filters, compact.r2)
     print(f"students with our teacher: median r2 {median(ours.scores['teacher_student_r2']):.3f}")
-    said = ours.provenance
-    for stage in ("teacher", "lessons", "students", "pruning", "retraining"):
-        if f"seconds.{stage}" in said:
-            peak = float(said.get(f"peak_bytes.{stage}", "nan")) / 2**30
-            print(f"{stage}: {float(said[f'seconds.{stage}']) / 60:.1f} min, {peak:.2f} GiB")
+    for stage, cost in costs_of(ours.provenance).items():
+        print(f"{stage}: {cost.seconds / 60:.1f} min, {(cost.peak_bytes or np.nan) / 2**30:.2f} GiB")
     teacher, student = median(ours.scores["teacher_r2"]), median(ours.scores["student_r2"])
     held = student >= LEAST_R2 and student >= teacher - LARGEST_GAP and median(ours.scores["student_parameters"]) <= MOST_PARAMETERS
     sys.exit(0 if held else 1)
@@ -66,13 +64,12 @@ class Rows:
 
 
 def line(name: str, r2: np.ndarray, parameters: np.ndarray | None, filters: np.ndarray | None, published: np.ndarray) -> None:
-    rng = np.random.default_rng(0)
-    drawn = [np.median(rng.choice(r2, len(r2))) for _ in range(BOOTSTRAPS)]
-    low, high = np.quantile(drawn, [0.05, 0.95])
+    rng, known = np.random.default_rng(0), r2[np.isfinite(r2)]
+    low, high = np.quantile([np.median(rng.choice(known, len(known))) for _ in range(BOOTSTRAPS)], [0.05, 0.95])
     size = "" if parameters is None else f"{np.median(parameters):,.0f}"
     layers = "" if filters is None else " ".join(f"{n:.0f}" for n in np.median(filters, axis=0))
     ahead = f"{(r2 > published).sum()} of {len(r2)}"
-    print(f"{name:30s} {np.median(r2):9.3f}  {low:.3f} to {high:.3f} {r2.mean():6.3f}  {size:>11s}  {layers:26s} {ahead}")
+    print(f"{name:30s} {np.median(known):9.3f}  {low:.3f} to {high:.3f} {known.mean():6.3f}  {size:>11s}  {layers:26s} {ahead}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,11 +24,10 @@ from nwb_compact.errors import NwbCompactError, nearest
 from nwb_compact.operations import alike
 from nwb_compact.out_of_memory import is_out_of_memory
 from nwb_compact.progress import Advance, silent
-from nwb_compact.streaming import on_device
+from nwb_compact.streaming import as_tensor, to_device
 from nwb_compact.student import IMAGE_PX
 from nwb_compact.vone import VOne
 
-Network = TypeVar("Network", bound=nn.Module)
 BATCH_IMAGES = 32
 """Images a step through a frozen backbone; fits every machine and does not change the features."""
 FORMS = "conv, vone, hf:FOLDER, hf:OWNER/MODEL or torch:MODULE:FACTORY"
@@ -165,17 +164,6 @@ def as_half(maps: Tensor) -> Tensor:
         next_step = "scale the features in the factory's module"
         raise NwbCompactError("--backbone", found="features that overflow float16", expected="values within 65,504", next_step=next_step)
     return half
-
-
-def as_tensor(images: UInt8[np.ndarray, "image height width 3"], device: str) -> Tensor:
-    """uint8 images as float (image 3 height width) in 0..255, channels last in memory, which is what the CPU convolves fastest."""
-    return on_device(torch.from_numpy(np.ascontiguousarray(images)), device)
-
-
-def to_device(network: Network, device: str) -> Network:
-    """The network on a device, channels last in memory, as its inputs are."""
-    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network
 
 
 # Making and asking networks ---------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """The bank: the students of all units of a session as one network, whose channels are shared by all units or stacked by unit.
 
 The study found early filters to be the same across neurons while later layers consolidate, each unit its own way (see docs/methods.md).
-So a bank shares its first layers, all five while it learns the teacher and two once each unit has been pruned its own way, which makes
-the cost of a unit small. A student that leaves the bank takes its own copy of the filters it uses and is a network of the published
-architecture (see `student`).
+So a bank shares its first layers, which makes the cost of a unit small: all five while it learns the teacher, two once each unit has been
+pruned its own way, and one when units have also left filters of the first layer out. A student that leaves the bank takes its own copy of
+the filters it uses and is a network of the published architecture (see `student`).
 
 There is no normalisation: a new bank's filters are scaled once so that they answer images with mean 0 and variance 1, and from then
 on its arrays are those of its students. Per-unit layers are padded to the widest unit. A filter that a unit does not have gets weights
@@ -25,6 +25,8 @@ from nwb_compact.student import INPUT_MEAN, KERNEL_PX, MAP_PX, N_LAYERS, STRIDES
 
 SPACE = 10.0
 """Sum of a new separable readout over its places; of that size, filters and places learn about equally fast."""
+SCALED_BY = 64
+"""Images by which the filters of a new bank are scaled."""
 QUIET = 1e-4
 """Least standard deviation by which a filter is scaled."""
 
@@ -191,14 +193,18 @@ class Bank(nn.Module):
 
     def _common(self) -> dict[str, np.ndarray]:
         """Arrays that no unit leaves anything out of, made once for all units."""
-        made: dict[str, np.ndarray] = {"input.mean": _array(self.mean.flatten())}
+        made: dict[str, np.ndarray] = {}
         for layer in range(1, N_LAYERS + 1):
             arrays = self._layer(0, layer)
             if layer > self.shape.shared_layers or not self.has(layer).all():
                 below = f"layer{layer}.depthwise"  # belongs to the filters below, which all units have
-                return made | ({below: arrays[below]} if below in arrays else {})
+                made |= {below: arrays[below]} if below in arrays else {}
+                break
             made |= arrays
-        return made
+        return made | self._input_mean() if made else {}  # students that have no filter in common share nothing
+
+    def _input_mean(self) -> dict[str, np.ndarray]:
+        return {"input.mean": _array(self.mean.flatten())}
 
     def _layer(self, unit: int, layer: int) -> dict[str, np.ndarray]:
         kept = self.channels(unit, layer)
@@ -209,7 +215,7 @@ class Bank(nn.Module):
         return arrays | {f"layer{layer}.pointwise": _array(self.weights_of(unit, layer))}
 
     def _cut_one(self, unit: int, scale: float, offset: float, common: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        arrays = dict(common)
+        arrays = self._input_mean() | common
         for layer in range(1, N_LAYERS + 1):
             if f"layer{layer}.bias" not in common:
                 arrays = self._layer(unit, layer) | arrays

@@ -15,12 +15,12 @@ from scipy.optimize import least_squares
 from torch import Tensor
 
 from nwb_compact import config
-from nwb_compact.backbones import as_tensor, to_device
-from nwb_compact.bank import BankShape, new_bank
-from nwb_compact.distill import SCALED_BY, WARM_UP_STEPS, parameter_groups, standardised_answers
+from nwb_compact.bank import SCALED_BY, BankShape, new_bank
+from nwb_compact.bank_training import WARM_UP_STEPS, parameter_groups, standardised_answers
 from nwb_compact.progress import Advance, silent
 from nwb_compact.reliability import mean_of_known, varies
 from nwb_compact.ridge import ridge_predictions
+from nwb_compact.streaming import as_tensor, to_device
 from nwb_compact.training import Batch, Plan, Task, derived_seed, train
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)

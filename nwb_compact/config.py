@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nwb_compact.errors import NwbCompactError, nearest
 
 Width = Annotated[int, Field(ge=1, le=1024)]
-Share = Annotated[float, Field(gt=0, lt=1)]
 """Filters of a layer."""
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Stage(BaseModel):
@@ -87,13 +87,13 @@ class Student(Stage):
     """Filters of layers 1 and 2, which all units share until the last pruning (the study found early filters shared)."""
     shared_filters: tuple[Width, Width, Width] = (64, 96, 96)
     """Filters of layers 3, 4 and 5 while all units share them; the study's shared models: as many as in layer 2, then 100 and 100."""
-    filters: tuple[Width, ...] = ()
+    sweep_filters: tuple[Width, ...] = ()
     """Shared networks of several sizes in place of one, a run each: filters K of layers 1 to 3, in place of the above; `--filters`. The
     study: 5, 10, 25, 35, 50, 75, 100 and 200."""
-    last_filters: tuple[Width, Width] = (100, 100)
+    sweep_last_filters: tuple[Width, Width] = (100, 100)
     """Filters of layers 4 and 5 of those networks, as in the study."""
-    late_filters: tuple[Width, Width, Width] = (12, 10, 6)
-    """Filters of layers 3, 4 and 5 that a unit's own student may keep; the published models kept 3, 7 and 3."""
+    most_late_filters: tuple[Width, Width, Width] = (12, 10, 6)
+    """Filters of layers 3, 4 and 5 that a unit's own student may keep at most; the published models kept 3, 7 and 3."""
     readout: Literal["separable", "dense"] = "separable"
     """Of a unit's own student. separable: a weight a filter times a weight a place, as in the study's shared models. dense: a weight for
     each filter and place, as in its single models, where it holds a fifth of the parameters."""
@@ -111,7 +111,7 @@ class Distill(Stage):
     kernel_blur_px: float = Field(0.5, ge=0)
     """SD of the Gaussian that smooths spatial kernels of layers 2 to 5 (see docs/methods.md)."""
     blur_times: int = Field(4, ge=0, le=16)
-    """How often the kernels are smoothed during the first 80 % of a training; the study: 24 times in 12 million images."""
+    """How often the kernels are smoothed during the first 80 % of the first training; the study: 24 times in 12 million images."""
     shift_px: int = Field(12, ge=0, le=56)
     """Largest shift of a view, pixels: the teacher answers the view itself, so any natural view is a valid question. Here and below 0 is
     off, and the range is ours."""
@@ -138,19 +138,22 @@ class Prune(Stage):
     """Variance of the next layer that a layer's kept filters must rebuild; 0.90 in the study's code, which does not refit weights."""
     tolerance: tuple[Share, ...] = ()
     """Shares of r2 with the teacher that a student may fall below the unpruned network, a run each: `--tolerance`. Of each unit the
-    smallest student of `ladder` is taken that falls no further; none: the student of `kept_variance`."""
+    smallest student of `ladder` is taken that falls no further, or the first where all do. Without any, it is the student of
+    `kept_variance`."""
     ladder: tuple[Share, ...] = Field((0.97, 0.94, 0.88, 0.76, 0.52), min_length=1)
     """`kept_variance` of the students among which `tolerance` chooses, each pruned from the one before and retrained."""
     min_filters: int = Field(3, ge=1)
     """Fewest filters a layer keeps."""
     last_layer_r2: float = Field(0.9, gt=0, le=1)
-    """Last layer: filters go while r2 with the teacher stays above this share of the unpruned student's."""
+    """Last layer: filters go while r2 with the student before pruning stays above this. The study: with the teacher, above this share of
+    that student's."""
     max_parameters: int = Field(12_500, ge=1000)
-    """A student above this is pruned on; the published median is 12,469."""
+    """A student above this is pruned on, counted with all filters of layer 1, which are pruned last. The published median is 12,469 after
+    that."""
     kept_first: float = Field(0.98, gt=0, le=1)
-    """The same for the filters of layer 1, which go last and after which little is trained."""
+    """`kept_variance` for the filters of layer 1, which go last and after which little is trained."""
     images: int = Field(1000, ge=50)
-    """Images on which variances are measured; the study used 5,000."""
+    """Lessons on which variances are measured, and as many others on which `tolerance` judges; the study measured 5,000."""
     images_seen: int = Field(40_000, ge=100)
     """Images in the retraining after layers 3 to 5 are pruned; the study repeated the whole training."""
     learning_rate: float = Field(1.5e-3, gt=0)
@@ -205,14 +208,16 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "teacher": {"members": 2, "epochs": 10, "least_steps": 150, "channels": 64, "core_blocks": 1},
         "distill": {"images_seen": 6_000, "views": 2},
         "prune": {"images_seen": 2_000, "last_images_seen": 600, "images": 300},
-        "student": {"early_filters": (24, 32), "shared_filters": (32, 32, 32), "late_filters": (8, 8, 4)},
+        "student": {"early_filters": (24, 32), "shared_filters": (32, 32, 32), "most_late_filters": (8, 8, 4)},
     },
     "standard": {},
     "paper": {
         "teacher": {"members": 25, "channels": 512, "core_blocks": 4, "trunk_channels": 128, "epochs": 100},
-        "student": {"early_filters": (100, 100), "shared_filters": (100, 100, 100), "late_filters": (100, 100, 100)},
+        "student": {"early_filters": (100, 100), "shared_filters": (100, 100, 100), "most_late_filters": (100, 100, 100)},
         "distill": {"images_seen": 12_000_000, "learning_rate": 1e-4, "batch_images": 64, "blur_times": 16, "views": 16},
-        "prune": {"images": 5000, "images_seen": 12_000_000, "learning_rate": 1e-4, "last_images_seen": 1_000_000},
+        "prune": {
+            "images": 5000, "max_parameters": 25_000, "images_seen": 12_000_000, "learning_rate": 1e-4, "last_images_seen": 1_000_000,
+        },
     },
 }
 """quick: minutes on two cores, to see that all is well. standard: the default. paper: the study's widths and lengths, for a GPU, a

@@ -6,7 +6,6 @@ No recorded response is used here, and no image of the scored side.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,32 +14,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from nwb_compact import config
-from nwb_compact.backbones import as_tensor, to_device
-from nwb_compact.bank import Bank, BankShape, new_bank
-from nwb_compact.out_of_memory import in_halves
+from nwb_compact.bank import SCALED_BY, Bank, BankShape, new_bank
+from nwb_compact.bank_training import WARM_UP_STEPS, parameter_groups, smooth_kernels
 from nwb_compact.progress import Advance, silent
-from nwb_compact.streaming import on_device, one_ahead
-from nwb_compact.student import KERNEL_PX
+from nwb_compact.streaming import as_tensor, one_ahead, to_device
 from nwb_compact.training import Batch, Plan, Task, derived_seed, train
 from nwb_compact.views import Pictures, views
 
 EPOCHS = 20
 """A training is cut into so many equal parts: after each one a checkpoint may be written and the learning rate follows its cosine."""
-READOUT_RATE = 0.1
-"""Learning rate of weights of places over that of the rest: one for each of 784 places, they are about ten times smaller. With 1
-instead, students of simulated neurons reached an r2 of 0.82 with their teacher after 5,000 images, against 0.92 (docs/measured.md)."""
-KERNEL_RATE = 1 / 64
-"""Learning rate of layer 1 over that of the rest. Its inputs are pixels, some 60 grey levels strong, so its weights are as much smaller
-than others, and so must be Adam's steps, whose size does not depend on the weights. With 1 instead, all filters of a network were lost
-after 40,000 images (docs/measured.md)."""
-WARM_UP_STEPS = 100
-"""Steps over which the learning rate rises. Without, a new bank, which no normalisation protects, lost most of its filters at 3e-3: after
-8,000 images its r2 with a published teacher was 0.12, against 0.48 (docs/measured.md)."""
-BATCH_PREDICT = 64
 ASKED_TOGETHER = 1024
 """Images that the teacher is asked about at a time; they and the backbone's features of them are in memory together."""
-SCALED_BY = 64
-"""Images by which the filters of a new bank are scaled."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +82,14 @@ def asked(
     advance
         Told of pictures.
     """
-    answered = []
+    answers = np.empty((0, 0), np.float32)
     for start in range(0, len(pictures), ASKED_TOGETHER):
         rows = np.arange(start, min(start + ASKED_TOGETHER, len(pictures)))
-        answered.append(teacher(views(pictures, rows, number, settings, seed=seed)).astype(np.float32))
+        some = teacher(views(pictures, rows, number, settings, seed=seed))
+        answers = answers if start else np.empty((len(pictures), some.shape[1]), np.float32)  # never in memory twice
+        answers[rows] = some
         advance(len(rows))
-    return np.concatenate(answered)
+    return answers
 
 
 def lessons(
@@ -184,39 +170,6 @@ def train_bank(
     task = Task(bank, parameter_groups(bank), batches, loss, after_epoch=after_epoch)
     train(task, Plan(EPOCHS, learning_rate, WARM_UP_STEPS), seed=seed, checkpoint=checkpoint, advance=advance)
     return bank
-
-
-def parameter_groups(bank: Bank) -> list[dict[str, Any]]:
-    """What learns, as `training.Task` takes it: weights of pixels and of places at rates of their own."""
-    apart = [([bank.kernel], KERNEL_RATE), (bank.readout_arrays(), READOUT_RATE)]
-    known = {id(parameter) for group, _ in apart for parameter in group}
-    groups = [([parameter for parameter in bank.parameters() if id(parameter) not in known], 1.0), *apart]
-    learning = [([parameter for parameter in group if parameter.requires_grad], rate) for group, rate in groups]
-    return [{"params": group, "learning_rate_factor": rate} for group, rate in learning if group]
-
-
-def standardised_answers(
-    bank: Bank, images: UInt8[np.ndarray, "image 112 112 3"], device: str = "cpu"
-) -> Float32[np.ndarray, "image unit"]:
-    """What a bank answers to each image, in the units it was trained on."""
-    bank.eval()
-    answers = np.empty((len(images), bank.shape.n_units), np.float32)
-    with torch.inference_mode():
-        for start in range(0, len(images), BATCH_PREDICT):
-            part = slice(start, start + BATCH_PREDICT)
-            batch = torch.from_numpy(np.ascontiguousarray(images[part]))
-            answers[part] = in_halves(lambda some: bank(on_device(some, device)).float().cpu(), batch, dim=0).numpy()
-    return answers
-
-
-def smooth_kernels(bank: Bank, sigma_px: float) -> None:
-    """Convolve every spatial kernel of layers 2 to 5 with a Gaussian, in place."""
-    x = torch.arange(KERNEL_PX) - KERNEL_PX // 2
-    gauss = torch.exp(-(x**2) / (2 * sigma_px**2))
-    blur = torch.outer(gauss, gauss) / gauss.sum() ** 2
-    with torch.no_grad():
-        for weight in list(bank.depthwise)[max(bank.fixed_layers - 1, 0) :]:
-            weight.copy_(functional.conv2d(weight, blur.to(weight)[None, None], padding=KERNEL_PX // 2))
 
 
 def _stream(n: int, start: int, length: int, seed: int) -> np.ndarray:

@@ -254,7 +254,7 @@ def _settings(preset: str, config_file: Path | None, changes: dict[str, Any]) ->
     nested: dict[str, Any] = {name: given[name] for name in ("seed", "device") if name in given}
     for name, stage_name, setting in (
         ("backbone", "teacher", "backbone"), ("layer", "teacher", "layer"), ("members", "teacher", "members"), ("split", "split", "method"),
-        ("kind", "student", "kind"), ("filters", "student", "filters"),
+        ("kind", "student", "kind"), ("filters", "student", "sweep_filters"),
         ("tolerance", "prune", "tolerance"),
     ):
         if name in given:

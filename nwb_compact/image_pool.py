@@ -122,7 +122,11 @@ def image_pool(
         there = folder / sha256(json.dumps(decisive).encode()).hexdigest()[:12]
         if not there.exists():
             survey(found, own, scored, part, colour=colour, quiet=quiet)
-            os.replace(part, there)
+            try:
+                os.replace(part, there)
+            except OSError:
+                if not there.exists():  # a fit beside this one was faster
+                    raise
     return _opened(own, there, colour)
 
 

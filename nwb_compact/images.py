@@ -136,7 +136,7 @@ def pixel_digests(images: UInt8[np.ndarray, "image 112 112 3"]) -> UInt64[np.nda
 
 
 def _resized(images: UInt8[np.ndarray, "image height width 3"]) -> UInt8[np.ndarray, "image 112 112 3"]:
-    floats = torch.tensor(images).permute(0, 3, 1, 2).float()
+    floats = torch.tensor(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
     resized = functional.interpolate(floats, size=(IMAGE_PX, IMAGE_PX), mode="bilinear", antialias=True, align_corners=False)
     return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
 

@@ -101,13 +101,32 @@ def alike(known: dict[Any, int], *kind: Hashable) -> Iterator[None]:
     if count is None:
         yield
     elif kind in known:
-        with _set(None), count.looking(False):
+        with costing(known[kind]):
             yield
-        count.add(known[kind])
     else:
         before = count.flop
         yield
         known[kind] = count.flop - before
+
+
+@contextmanager
+def costing(flop: int) -> Iterator[None]:
+    """Work whose operations are known; nothing inside is looked at.
+
+    Examples
+    --------
+    >>> with counted() as count, costing(7):
+    ...     product = torch.zeros(2, 3) @ torch.zeros(3, 4)
+    >>> count.flop
+    7
+    """
+    count = _counting.get()
+    if count is None:
+        yield
+        return
+    with _set(None), count.looking(False):
+        yield
+    count.add(flop)
 
 
 def beside_torch(flop: int) -> None:

@@ -23,8 +23,8 @@ from jaxtyping import Bool, Float, Integer, UInt8
 from torch import Tensor
 
 from nwb_compact import config
-from nwb_compact.backbones import as_tensor
 from nwb_compact.bank import Bank, BankShape
+from nwb_compact.streaming import as_tensor
 from nwb_compact.student import KERNEL_PX, MAP_PX, N_LAYERS
 
 BATCH_IMAGES = 32
@@ -166,7 +166,7 @@ def smallest_sufficient(
     array([0])
     """
     rank = np.argsort(-np.diag(covariance) * (weights**2).sum(axis=0), kind="stable")
-    total = np.einsum("fi,ij,fj->", weights, covariance, weights)
+    total = _variance(weights, covariance)
     high = len(rank) if most_filters is None else min(len(rank), most_filters)
     low = min(min_filters, high)
     high = high if kept_variance > 0 else low
@@ -174,7 +174,7 @@ def smallest_sufficient(
         middle = (low + high) // 2
         kept = rank[:middle]
         rebuilt = refitted(covariance, weights, kept)
-        explained = np.einsum("fi,ij,fj->", rebuilt, covariance[np.ix_(kept, kept)], rebuilt)
+        explained = _variance(rebuilt, covariance[np.ix_(kept, kept)])
         low, high = (low, middle) if explained >= kept_variance * total else (middle + 1, high)
     return np.sort(rank[:low])
 
@@ -193,6 +193,11 @@ def refitted(
     inner = covariance[np.ix_(kept, kept)]
     ridge = 1e-6 * np.diag(np.maximum(np.diag(inner), 1e-12))  # of each its own, so that no loud filter drowns a quiet one
     return np.linalg.solve(inner + ridge, covariance[kept] @ weights.T).T
+
+
+def _variance(weights: np.ndarray, covariance: np.ndarray) -> float:
+    """Of weights @ inputs, summed over filters."""
+    return float(((weights @ covariance) * weights).sum())
 
 
 def _specialised(

@@ -43,12 +43,13 @@ def as_object(runs: Sequence[Results]) -> dict[str, Any]:
 
 
 def _run_object(results: Results) -> dict[str, Any]:
+    cost = _cost_object(cost_per_neuron(results.provenance, len(results.unit_name)), COSTS)
     below = results.scores.get("below_snr_floor", np.full(len(results.unit_name), np.nan))
     units = [
         {
             "unit": name,
             **_unit_object({score: values[row] for score, values in results.scores.items()}),
-            "training_cost": _cost_object(cost_per_neuron(results.provenance, len(results.unit_name)), COSTS),
+            "training_cost": cost,
             "below_snr_floor": bool(below[row]) if np.isfinite(below[row]) else None,
             "reason": results.reason[row],
         }
@@ -73,7 +74,7 @@ def _run_object(results: Results) -> dict[str, Any]:
 def _unit_object(scores: Mapping[str, float], of_counts: Callable[[Any], Any] | None = None) -> dict[str, Any]:
     """The scores of one unit, or medians, whose counts need not be whole."""
     counted = of_counts or _whole
-    shown: dict[str, Any] = {name: _or_none(scores[name]) for name in SCORES[:4]}
+    shown: dict[str, Any] = {name: _or_none(scores[name]) for name in SCORES}
     shown["student_r2_er_ci"] = [_or_none(scores[name]) for name in INTERVAL]
     shown["reliability"] = _or_none(scores["reliability"])
     shown |= {name: counted(scores[name]) for name in COUNTS}

@@ -1,5 +1,5 @@
-"""Batches read one ahead of the training step, so that no step waits for a disk; pinned for a GPU, so that their copy does not hold up
-the program either.
+"""From arrays to the device: batches read one ahead of the training step, so that no step waits for a disk; pinned for a GPU, so that their
+copy does not hold up the program either; channels last in memory, as networks are.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -8,11 +8,12 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Shaped
-from torch import Tensor
+from jaxtyping import Shaped, UInt8
+from torch import Tensor, nn
 
 Asked = TypeVar("Asked")
 Loaded = TypeVar("Loaded")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def one_ahead(asked: Iterable[Asked], load: Callable[[Asked], Loaded]) -> Iterator[Loaded]:
@@ -46,3 +47,14 @@ def on_device(read: Tensor, device: str) -> Tensor:
     if moved.dtype == torch.uint8:  # images, which files keep with their colours last
         moved = moved.permute(0, 3, 1, 2)
     return moved.float().contiguous(memory_format=torch.channels_last)
+
+
+def as_tensor(images: UInt8[np.ndarray, "image height width 3"], device: str) -> Tensor:
+    """uint8 images as float (image 3 height width) in 0..255, channels last in memory, which is what the CPU convolves fastest."""
+    return on_device(torch.from_numpy(np.ascontiguousarray(images)), device)
+
+
+def to_device(network: Network, device: str) -> Network:
+    """The network on a device, channels last in memory, as its inputs are."""
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network

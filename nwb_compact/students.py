@@ -11,7 +11,8 @@ from jaxtyping import Float, Integer
 
 from nwb_compact import config
 from nwb_compact.bank import Bank, BankShape
-from nwb_compact.distill import EPOCHS, Lessons, bank_for, standardised_answers, train_bank
+from nwb_compact.bank_training import standardised_answers
+from nwb_compact.distill import EPOCHS, Lessons, bank_for, train_bank
 from nwb_compact.progress import stage
 from nwb_compact.prune import narrow, specialise
 from nwb_compact.reliability import correlation
@@ -105,7 +106,7 @@ class _Training:
             how, numbered = pruning.model_copy(update={"kept_variance": kept_variance}), f" {rung}" if rung else ""
             with work.timed("pruning"):
                 student = self._settings.student
-                bank = specialise(bank, some, student.late_filters, how, readout=student.readout, device=work.device)
+                bank = specialise(bank, some, student.most_late_filters, how, readout=student.readout, device=work.device)
             with work.timed("retraining"):
                 bank = self._trained(bank.fix(FIXED_LAYERS), f"retraining{numbered}", pruning.images_seen, pruning.learning_rate)
             with work.timed("pruning"):

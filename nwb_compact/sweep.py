@@ -15,7 +15,7 @@ def sweep(settings: Fit) -> Mapping[str, Fit]:
     Parameters
     ----------
     settings
-        Where `student.filters` names none there is one fit, of these settings, and nothing is added to its name.
+        Where `student.sweep_filters` names none there is one fit, of these settings, and nothing is added to its name.
 
     Raises
     ------
@@ -25,27 +25,27 @@ def sweep(settings: Fit) -> Mapping[str, Fit]:
     Examples
     --------
     >>> from nwb_compact.config import configure
-    >>> fits = sweep(configure(changes={"student": {"kind": "shared", "filters": (5, 25)}}))
+    >>> fits = sweep(configure(changes={"student": {"kind": "shared", "sweep_filters": (5, 25)}}))
     >>> [(name, fit.student.early_filters, fit.student.shared_filters) for name, fit in fits.items()]
     [('K5', (5, 5), (5, 100, 100)), ('K25', (25, 25), (25, 100, 100))]
     >>> list(sweep(configure()))
     ['']
     """
     student = settings.student
-    if student.filters and student.kind != "shared":
+    if student.sweep_filters and student.kind != "shared":
         next_step = "add --students shared"
         raise NwbCompactError("--filters", found="students of their own for all units", expected="a shared one", next_step=next_step)
     if settings.prune.tolerance and student.kind == "shared":
         next_step = "leave one of --tolerance and --students shared out"
         raise NwbCompactError("--tolerance", found="a network shared by all units", expected="a network a unit", next_step=next_step)
-    if not student.filters:
+    if not student.sweep_filters:
         return {"": settings}
 
     def of(k: int) -> Fit:
-        widths = {"filters": (k,), "early_filters": (k, k), "shared_filters": (k, *student.last_filters)}
+        widths = {"sweep_filters": (k,), "early_filters": (k, k), "shared_filters": (k, *student.sweep_last_filters)}
         return settings.model_copy(update={"student": student.model_copy(update=widths)})
 
-    return {f"K{k}": of(k) for k in student.filters}
+    return {f"K{k}": of(k) for k in student.sweep_filters}
 
 
 def tolerance_name(tolerance: float | None) -> str:

@@ -30,7 +30,7 @@ core_blocks = 1
 [student]
 early_filters = [6, 6]
 shared_filters = [6, 6, 6]
-late_filters = [3, 3, 3]
+most_late_filters = [3, 3, 3]
 [distill]
 images_seen = 400
 views = 2

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from nwb_compact.results import Results, median
-from nwb_compact_analysis.shared_figures import HEIGHT_IN, LABELS, WIDTH_IN, best_score, interval, limits
+from nwb_compact_analysis.medians import LABELS, best_score, interval, limits
+from nwb_compact_analysis.shared_figures import HEIGHT_IN, WIDTH_IN
 from nwb_compact_analysis.style import BASELINES, STUDENT, STUDENT_MARKER, TEACHER, axes_or_new, number, short_label, styled
 
 ASIDE_PT = (5, -9)

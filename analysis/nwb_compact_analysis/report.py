@@ -47,7 +47,7 @@ def write_report(
     folder
         Made if it is missing.
     others
-        The other runs of the file, with which shared models of several sizes are compared.
+        The other runs of the file, with which shared models of several sizes, and students of several tolerances, are compared.
     overwrite
         Replace the report that is in `folder`; other files there are left alone.
 
@@ -198,7 +198,7 @@ def _compression(runs: Sequence[Results]) -> list[Section]:
     text = (
         "Median over units of the students' score, with its 90 % interval (bootstrap over units), against their size. Of each unit "
         "it is the smallest student whose r² with the teacher, on images that students learn from, is below that of the unpruned network "
-        "by at most the share that stands beside the point. The axis of scores does not begin at 0."
+        "by at most the share that stands beside the point (the largest one where none is so good). The axis of scores does not begin at 0."
     )
     plot = partial(plot_compression, shown)
     picture = _picture("figure_2e_compression.png", "Score of students against their number of parameters.", plot, HEIGHT_IN, WIDTH_IN)

@@ -14,19 +14,14 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from nwb_compact.results import Results, median, shared_arrays
+from nwb_compact_analysis.medians import LABELS, best_score, interval, limits
 from nwb_compact_analysis.style import BASELINES, COLUMN_IN, STUDENT, STUDENT_MARKER, TEACHER, axes_or_new, short_label, styled
 
 HEIGHT_IN, WIDTH_IN = 3.0, 1.3 * COLUMN_IN
 TOLERANCE = 0.05
 """Share of the best score by which a smaller model may miss it and count as enough; the study told its K within 5 % of the teacher."""
-RESAMPLINGS = 2000
-"""Of the units, behind each interval."""
-LEAST_SPAN = 0.1
-"""Of the axis of r2: differences of thousandths must not look like steps."""
 ASIDE = 1.03
 """Factor by which the points of one sweep stand beside those of another, so that their intervals can be told apart."""
-LABELS = {"r2_er": "noise-corrected r²,\nmedian over units", "r2": "r² on scored images,\nmedian over units"}
-"""Scores that can be drawn, the preferred one first."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +75,6 @@ def curves(runs: Sequence[Results]) -> Mapping[str, Curve]:
     return {name: _curve(of_sweep, score) for name, of_sweep in sweeps.items()}
 
 
-def best_score(runs: Sequence[Results]) -> str:
-    """Noise-corrected r2 where every run has it, else r2: the two never share an axis.
-
-    Examples
-    --------
-    >>> from nwb_compact.results import example_results
-    >>> best_score([example_results()])
-    'r2_er'
-    """
-    return "r2_er" if all(np.isfinite(run.scores["student_r2_er"]).any() for run in runs) else "r2"
-
-
 @styled
 def plot_shared_models(runs: Sequence[Results], ax: Axes | None = None) -> Axes:
     """Median score of the students against K (log axis) with its interval: a line a sweep, a ring at the fewest filters that are enough.
@@ -131,32 +114,6 @@ def plot_shared_models(runs: Sequence[Results], ax: Axes | None = None) -> Axes:
     ax.set(ylim=limits(values), xlabel="filters of layer 1 (K, log scale)", ylabel=LABELS[best_score(runs)])
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, borderaxespad=0.2, handletextpad=0.5)
     return ax
-
-
-def interval(values: Float[np.ndarray, "unit"]) -> Float[np.ndarray, "2"]:
-    """90 % bootstrap interval of the median over units, drawn with the same seed for every model, so that intervals differ by models alone.
-
-    Examples
-    --------
-    >>> interval(np.array([0.2, 0.2, 0.2]))
-    array([0.2, 0.2])
-    """
-    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLINGS, len(values)))
-    return np.quantile(np.median(values[drawn], axis=1), [0.05, 0.95])
-
-
-def limits(values: Float[np.ndarray, "_"]) -> tuple[float, float]:
-    """All that is drawn with some air, and no narrower than `LEAST_SPAN`.
-
-    Examples
-    --------
-    >>> [round(end, 3) for end in limits(np.array([0.4, np.nan, 0.42]))]
-    [0.355, 0.465]
-    """
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    half = 0.55 * max(high - low, LEAST_SPAN)
-    middle = (low + high) / 2
-    return middle - half, middle + half
 
 
 def _is_shared(run: Results) -> bool:

@@ -6,8 +6,9 @@ import pytest
 from scipy.stats import binom
 
 from nwb_compact.results import Results, StudentWeights
+from nwb_compact_analysis.medians import LEAST_SPAN, best_score
 from nwb_compact_analysis.report import draw_sections
-from nwb_compact_analysis.shared_figures import LEAST_SPAN, best_score, curves, plot_shared_models, shared_runs
+from nwb_compact_analysis.shared_figures import curves, plot_shared_models, shared_runs
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_known_one(changes, message
     ("student", "early_filters", [1, 2, 3]), ("distill", "views", 0), ("distill", "kernel_blur_px", -1), ("prune", "kept_variance", 1.1),
     ("prune", "min_filters", 0), ("prune", "max_parameters", 10), ("prune", "kept_first", 0), ("prune", "last_images_seen", 99),
     ("prune", "last_learning_rate", 0), ("student", "kind", "both"), ("student", "readout", "sparse"),
-    ("student", "shared_filters", [4, 4]), ("student", "late_filters", [3, 0, 3]),
+    ("student", "shared_filters", [4, 4]), ("student", "most_late_filters", [3, 0, 3]),
 ])
 def test_a_value_out_of_range_is_named(stage, name, value):
     with pytest.raises(NwbCompactError) as caught:

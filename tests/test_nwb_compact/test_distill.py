@@ -3,28 +3,22 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.ndimage import convolve
 from torch.nn import functional
 
 from nwb_compact import config
-from nwb_compact.backbones import as_tensor
-from nwb_compact.bank import BankShape, new_bank
+from nwb_compact.bank import SCALED_BY, BankShape, new_bank
+from nwb_compact.bank_training import standardised_answers
 from nwb_compact.distill import (
     ASKED_TOGETHER,
     EPOCHS,
-    KERNEL_RATE,
-    READOUT_RATE,
-    SCALED_BY,
     _stream,
     asked,
     bank_for,
     lessons,
-    parameter_groups,
-    smooth_kernels,
-    standardised_answers,
     train_bank,
 )
 from nwb_compact.image_pool import ImagePool
+from nwb_compact.streaming import as_tensor
 from nwb_compact.views import views
 
 SHAPES = {
@@ -222,33 +216,6 @@ def test_a_new_bank_is_scaled_to_a_sample_of_the_lessons(shape):
     assert not torch.equal(bank.kernel, other.kernel)
 
 
-def test_what_learns_is_every_array_that_is_not_fixed_once_and_pixels_and_places_at_rates_of_their_own():
-    for shape in SHAPES.values():
-        bank = a_bank(shape)
-        others, pixels, places = parameter_groups(bank)
-        learning = [id(one) for group in (others, pixels, places) for one in group["params"]]
-        assert sorted(learning) == sorted(id(one) for one in bank.parameters())
-        assert (others["learning_rate_factor"], pixels["learning_rate_factor"]) == (1.0, KERNEL_RATE)
-        assert pixels["params"] == [bank.kernel]
-        assert places["learning_rate_factor"] == READOUT_RATE
-        assert [one.numel() for one in places["params"]] == [2 * 784 * (2 if shape.readout == "dense" else 1)]
-    others, places = parameter_groups(a_bank().fix(2))
-    left = len(parameter_groups(a_bank())[0]["params"]) - len(others["params"])
-    assert left + 1 == len(a_bank().arrays_of(1)) + len(a_bank().arrays_of(2)) == 5, "the one is the layer of pixels"
-    assert places["learning_rate_factor"] == READOUT_RATE
-
-
-def test_a_step_changes_the_filters_of_all_layers_by_about_the_same_share_of_what_they_are():
-    """Pixels are some sixty times as loud as what other layers receive: at the same rate their filters would not last a few steps."""
-    bank = a_bank()
-    before = [parameter.detach().clone() for parameter in (bank.kernel, *bank.pointwise)]
-    groups = [{"params": group["params"], "lr": 0.01 * group["learning_rate_factor"]} for group in parameter_groups(bank)]
-    bank(as_tensor(blobs(), "cpu")).square().sum().backward()
-    torch.optim.AdamW(groups, weight_decay=0.0).step()
-    shares = [float((new.detach() - old).norm() / old.norm()) for new, old in zip((bank.kernel, *bank.pointwise), before, strict=True)]
-    assert max(shares) < 4 * min(shares)
-
-
 # The order of lessons -------------------------------------------------------------------------------------------------
 @given(n=st.integers(1, 30), parts=st.lists(st.integers(1, 40), min_size=1, max_size=6), seed=st.integers(0, 3))
 def test_the_stream_visits_every_lesson_once_a_pass_however_it_is_cut(n, parts, seed):
@@ -326,27 +293,7 @@ def test_a_killed_training_ends_as_one_that_was_not(taught, tmp_path):
     np.testing.assert_array_equal(answers_of(resumed, taught), answers_of(whole, taught))
 
 
-@pytest.mark.parametrize("shape", [SHAPES["shared"], SHAPES["own"]], ids=["shared", "own"])
-def test_no_images_are_answered_with_none(shape):
-    assert standardised_answers(a_bank(shape), blobs(1)[:0]).shape == (0, 2)
-
-
 # Smoothing ------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("sigma_px", [0.5, 1.0])
-def test_smoothing_is_a_gaussian_on_the_kernels_of_layers_2_to_5(sigma_px):
-    bank, smoothed = a_bank(), a_bank()
-    smooth_kernels(smoothed, sigma_px)
-    gauss = np.exp(-(np.arange(-2, 3) ** 2) / (2 * sigma_px**2))
-    blur = np.outer(gauss, gauss) / gauss.sum() ** 2
-    for layer in range(4):
-        before, after = (of.depthwise[layer].detach().numpy()[:, 0] for of in (bank, smoothed))
-        for kernel, found in zip(before, after, strict=True):
-            np.testing.assert_allclose(found, convolve(kernel, blur, mode="constant"), rtol=1e-4, atol=1e-6)
-    for name, array in bank.named_parameters():
-        if not name.startswith("depthwise"):
-            assert torch.equal(array, smoothed.get_parameter(name)), name
-
-
 @pytest.mark.parametrize(("blur_times", "blur_px", "expected"), [(4, 0.5, 4), (1, 0.5, 1), (0, 0.5, 0), (4, 0.0, 0)])
 def test_kernels_are_smoothed_as_often_as_asked_and_never_in_the_last_fifth(monkeypatch, blur_times, blur_px, expected):
     done, smoothed_at = [], []
@@ -355,9 +302,3 @@ def test_kernels_are_smoothed_as_often_as_asked_and_never_in_the_last_fifth(monk
     trained(lessons_on(ImagePool(blobs(4))), settings=settings, images_seen=100, advance=lambda n=1, note="": done.append(n))
     assert len(smoothed_at) == expected
     assert all(epoch < 0.8 * EPOCHS and sigma == blur_px for epoch, sigma in smoothed_at)
-
-
-def test_layers_that_are_fixed_are_not_smoothed():
-    bank, smoothed = a_bank(), a_bank().fix(2)
-    smooth_kernels(smoothed, 0.5)
-    assert [torch.equal(one, two) for one, two in zip(bank.depthwise, smoothed.depthwise, strict=True)] == [True, False, False, False]

@@ -39,7 +39,7 @@ def layers(): return Layers()
 TINY = {
     "teacher": {"members": 1, "epochs": 1, "least_steps": 1, "channels": 4}, "distill": {"images_seen": 100, "views": 2},
     "prune": {"images_seen": 100, "last_images_seen": 100, "images": 50},
-    "student": {"early_filters": (4, 4), "shared_filters": (4, 4, 4), "late_filters": (3, 3, 3)}, "bootstraps": 10,
+    "student": {"early_filters": (4, 4), "shared_filters": (4, 4, 4), "most_late_filters": (3, 3, 3)}, "bootstraps": 10,
 }
 
 

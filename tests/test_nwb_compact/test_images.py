@@ -116,3 +116,9 @@ def test_a_digest_is_the_start_of_sha256():
     expected = [int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8], "little") for image in images]
     assert pixel_digests(images).tolist() == expected
     assert pixel_digests(images[:0]).tolist() == []
+
+
+def test_images_that_are_mirrored_in_memory_are_resized_too():
+    """The usual turn of BGR into RGB."""
+    bgr = np.random.default_rng(0).integers(0, 256, (2, 150, 150, 3), np.uint8)
+    np.testing.assert_array_equal(as_rgb(bgr[..., ::-1]), as_rgb(np.ascontiguousarray(bgr[..., ::-1])))

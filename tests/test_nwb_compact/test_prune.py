@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nwb_compact import config
-from nwb_compact.backbones import as_tensor
 from nwb_compact.bank import BankShape, new_bank
-from nwb_compact.distill import standardised_answers
+from nwb_compact.bank_training import standardised_answers
 from nwb_compact.prune import Inputs, Statistics, _gain, _size, _specialised, measure, narrow, refitted, smallest_sufficient, specialise
+from nwb_compact.streaming import as_tensor
 from nwb_compact.student import filters_per_layer, n_parameters, predict
 
 WIDTHS, N_UNITS = (6, 5, 4, 4, 3), 2

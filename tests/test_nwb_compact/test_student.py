@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from nwb_compact import student
+from nwb_compact.operations import counted
 from nwb_compact.results import StudentWeights
 from nwb_compact.student import (
     INPUT_MEAN,
@@ -13,6 +14,7 @@ from nwb_compact.student import (
     STRIDES,
     example_student,
     filters_per_layer,
+    flop_an_image,
     n_parameters,
     predict,
     predict_all,
@@ -176,3 +178,28 @@ def test_the_example_depends_on_its_seed():
     same, other = example_student(seed=0), example_student(seed=1)
     np.testing.assert_array_equal(predict(example_student(), IMAGES[:2]), predict(same, IMAGES[:2]))
     assert (predict(other, IMAGES[:2]) != predict(same, IMAGES[:2])).all()
+
+
+def test_operations_are_told_of_answers_in_many_threads_and_of_what_is_shared_once():
+    """Of a whole network those of its convolutions as torch counts them; of two networks with all but the readout in common little more."""
+    first = example_student((8, 16, 8, 8, 8))
+    other = StudentWeights(first.arrays | {name: 2 * array for name, array in first.arrays.items() if name.startswith("readout")})
+    images = np.zeros((40, 112, 112, 3), np.uint8)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)  # threads of which torch's counter sees nothing
+        with counted() as count:
+            predict(first, images)
+    finally:
+        torch.set_num_threads(before)
+    layers = [(112, 8 * 75), (56, 8 * 25 + 16 * 8), (28, 16 * 25 + 8 * 16), (28, 8 * 25 + 64), (28, 8 * 25 + 64)]
+    one = 2 * (sum(side**2 * each for side, each in layers) + 8 * 28**2)
+    assert count.flop == 40 * one == 40 * flop_an_image([first])
+    assert flop_an_image([first, other]) == one + 2 * 8 * 28**2
+    assert flop_an_image([first, example_student((8, 16, 8, 8, 8), seed=1)]) == 2 * one
+
+
+def test_images_that_are_mirrored_in_memory_are_answered_too():
+    images = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), np.uint8)
+    student = example_student()
+    np.testing.assert_array_equal(predict(student, images[..., ::-1]), predict(student, np.ascontiguousarray(images[..., ::-1])))

@@ -7,9 +7,10 @@ import torch
 
 from nwb_compact import config, students
 from nwb_compact.bank import Bank
-from nwb_compact.distill import lessons, standardised_answers, train_bank
+from nwb_compact.bank_training import standardised_answers
+from nwb_compact.distill import lessons, train_bank
 from nwb_compact.prune import narrow, specialise
-from nwb_compact.results import StudentWeights
+from nwb_compact.results import StudentWeights, shared_arrays
 from nwb_compact.student import filters_per_layer, n_parameters, predict_all
 from nwb_compact.students import fit_students, shared_shape
 from nwb_compact.training import derived_seed
@@ -57,7 +58,7 @@ def taught_by(pictures, *, flat=False):
 
 def settings_of(kind="own", readout="separable", images_seen=(20, 20, 20), **prune):
     """Trainings shorter than a person may ask for: a batch of one image in each of the 20 epochs."""
-    student = config.Student(kind=kind, readout=readout, early_filters=(6, 6), shared_filters=(6, 8, 8), late_filters=(4, 4, 4))
+    student = config.Student(kind=kind, readout=readout, early_filters=(6, 6), shared_filters=(6, 8, 8), most_late_filters=(4, 4, 4))
     distill = config.Distill(views=1, batch_images=2, learning_rate=0.01).model_copy(update={"images_seen": images_seen[0]})
     lengths = {"images_seen": images_seen[1], "last_images_seen": images_seen[2], "images": N_MEASURED}
     return config.Fit(student=student, distill=distill, prune=config.Prune(**prune).model_copy(update=lengths))
@@ -151,6 +152,11 @@ def test_students_of_one_network_hold_all_its_layers_as_the_same_objects(whole):
     assert whole("shared", "separable").files == ["students_here.pt"], "nothing is pruned"
 
 
+def test_students_of_their_own_share_nothing_not_even_the_mean_of_the_input(whole):
+    """Else a file would have to hold it apart, which readers of the first contract do not know."""
+    assert not shared_arrays(whole("own", "separable").students)
+
+
 @pytest.mark.parametrize("readout", ["separable", "dense"])
 def test_no_student_of_its_own_has_more_filters_than_it_may_though_nothing_may_be_lost(tmp_path, readout):
     for student in fitted(tmp_path, settings_of(readout=readout, **EVERYTHING)):
@@ -178,7 +184,7 @@ def test_where_nothing_may_be_lost_or_learned_students_answer_as_the_network_did
     banks = []
     monkeypatch.setattr(students, "train_bank", lambda bank, *given, **named: banks.append(bank.eval()) or bank)
     settings, taught = settings_of(readout=readout, max_parameters=20_000, **EVERYTHING), taught_by(Blobs())
-    settings = settings.model_copy(update={"student": settings.student.model_copy(update={"late_filters": (6, 8, 8)})})
+    settings = settings.model_copy(update={"student": settings.student.model_copy(update={"most_late_filters": (6, 8, 8)})})
     found = predict_all(fitted(tmp_path, settings, taught), IMAGES)
     expected = standardised_answers(banks[0], IMAGES) * taught.scale + taught.offset
     np.testing.assert_allclose(found - taught.offset, expected - taught.offset, atol=1e-3 * float(np.abs(expected - taught.offset).max()))

@@ -28,14 +28,14 @@ channels = 4
 trunk_channels = 4
 core_blocks = 0
 [student]
-last_filters = [4, 5]
+sweep_last_filters = [4, 5]
 [distill]
 images_seen = 100
 views = 1
 """
 
 
-SMALL = TINY.replace("last_filters = [4, 5]", "early_filters = [4, 4]\nshared_filters = [4, 4, 4]") + """
+SMALL = TINY.replace("sweep_last_filters = [4, 5]", "early_filters = [4, 4]\nshared_filters = [4, 4, 4]") + """
 [prune]
 ladder = [0.9, 0.3]
 images_seen = 100
@@ -98,15 +98,15 @@ def counted(monkeypatch, module, name, calls, *, die_at=None):
 
 
 def test_fits_of_a_sweep_differ_in_the_filters_of_the_student_alone():
-    settings = configure(changes={"seed": 3, "student": {"kind": "shared", "filters": (10, 5, 10), "last_filters": (7, 9)}})
+    settings = configure(changes={"seed": 3, "student": {"kind": "shared", "sweep_filters": (10, 5, 10), "sweep_last_filters": (7, 9)}})
     fits = sweep(settings)
     assert list(fits) == ["K10", "K5"]
     for k, one in zip((10, 5), fits.values(), strict=True):
         assert students.shared_shape(2, one.student).widths == (k, k, k, 7, 9)
-        widths = {"filters": settings.student.filters, "early_filters": settings.student.early_filters,
+        widths = {"sweep_filters": settings.student.sweep_filters, "early_filters": settings.student.early_filters,
                   "shared_filters": settings.student.shared_filters}
         assert one.model_copy(update={"student": one.student.model_copy(update=widths)}) == settings
-        assert one.student.filters == (k,)
+        assert one.student.sweep_filters == (k,)
 
 
 def test_without_filters_there_is_one_fit_of_the_settings_themselves():
@@ -159,7 +159,7 @@ def test_students_of_their_own_cannot_be_swept(lab):
     assert str(caught.value) == (
         "--filters: found students of their own for all units, expected a shared one. Next: add --students shared"
     )
-    with pytest.raises(NwbCompactError, match=r"^student\.filters\.1: found 0, expected Input should be greater than or equal to 1\."):
+    with pytest.raises(NwbCompactError, match=r"^student\.sweep_filters\.1: found 0, expected Input should be greater than or equal to 1"):
         run("--students", "shared", "--filters", "5", "0")
 
 
@@ -172,7 +172,7 @@ def test_each_size_is_a_run_that_learns_from_the_one_teacher(whole):
         assert results.students[0].arrays["readout.filter"].shape == (5,)
         assert len(shared_arrays(results.students)) == 15
         said = results.provenance
-        assert (said["setting.student.filters"], said["setting.student.shared_filters"]) == (f"({k},)", f"({k}, 4, 5)")
+        assert (said["setting.student.sweep_filters"], said["setting.student.shared_filters"]) == (f"({k},)", f"({k}, 4, 5)")
         assert {"seconds.teacher", "seconds.lessons", "seconds.students"} <= said.keys()
     np.testing.assert_array_equal(large.teacher_prediction, small.teacher_prediction)
     assert int(small.provenance["flop.students"]) < int(large.provenance["flop.students"]), "of this size alone"

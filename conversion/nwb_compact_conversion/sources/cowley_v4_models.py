@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
 from nwb_compact.config import configure
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.file_teacher import FileTeacher
 from nwb_compact.images import as_rgb
 from nwb_compact.progress import stage
 from nwb_compact.provenance import input_hash, world
@@ -21,7 +22,7 @@ from nwb_compact.responses import Responses, responses_of
 from nwb_compact.results import Results, StudentWeights
 from nwb_compact.scoring import Predictions, score_units, size_scores
 from nwb_compact.session import Session, Units
-from nwb_compact.student import ARCHITECTURE, filters_per_layer, n_parameters, predict_all
+from nwb_compact.student import ARCHITECTURE, filters_per_layer, n_parameters
 from nwb_compact_conversion.metadata import TIME_NOT_GIVEN
 from nwb_compact_conversion.sources.cowley_v4 import DOI, LICENCE, read_cowley_v4
 from nwb_compact_conversion.sources.cowley_v4_files import REPOSITORY
@@ -39,8 +40,6 @@ ANSWERS = (
     "as published: spikes in 100 ms, but for an offset that the study ignores (data_compact_models/readme.txt), so that answers may be "
     "negative; correlations do not depend on it"
 )
-PREDICTED_AT_ONCE = 64
-"""Images between two steps of the progress; does not change the predictions."""
 
 
 def read_cowley_v4_models(
@@ -96,7 +95,9 @@ def read_cowley_v4_models(
     results = []
     for run_id, run in runs.items():
         about = world(command) | {"input_sha256": input_hash(answered)} | ABOUT | dict(run.about)
-        results.append(_results(run_id, run, answered, _predicted(run_id, run.students, images, quiet), about))
+        with stage(run_id, len(images), quiet=quiet) as advance:
+            predicted = FileTeacher(run_id, tuple(run.students)).predict(images, advance)
+        results.append(_results(run_id, run, answered, predicted, about))
     return read, tuple(results)
 
 
@@ -179,17 +180,6 @@ def _about(file_path: Path, network: Network) -> dict[str, str]:
         "published_parameters": str(network.n_parameters),
         "published_parameters_are": f"of one network that answers for {len(network.students)} neurons, BatchNorm not folded",
     }
-
-
-def _predicted(
-    run_id: str, students: Sequence[StudentWeights], images: UInt8[np.ndarray, "image 112 112 3"], quiet: bool
-) -> Float32[np.ndarray, "image unit"]:
-    parts = []
-    with stage(run_id, len(images), quiet=quiet) as advance:
-        for start in range(0, len(images), PREDICTED_AT_ONCE):
-            parts.append(predict_all(students, images[start : start + PREDICTED_AT_ONCE]))
-            advance(len(parts[-1]))
-    return np.concatenate(parts)
 
 
 def _results(
