@@ -86,9 +86,10 @@ class Work:
         return path.read_text(encoding="utf-8")
 
     def remove(self) -> None:
-        """Remove the folder, and the one above it with the images when it holds no other fit."""
+        """Remove the folder, and the one above it with the images when no other fit is there or looks at images."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        if all(path.name == IMAGES for path in self.folder.parent.iterdir()):
+        being_written = list((self.folder.parent / IMAGES).glob(".*"))
+        if not being_written and all(path.name == IMAGES for path in self.folder.parent.iterdir()):
             shutil.rmtree(self.folder.parent, ignore_errors=True)
 
 

@@ -291,6 +291,24 @@ def test_a_second_pool_of_the_same_images_is_found_again(tmp_path, monkeypatch, 
     assert len(list((tmp_path / "pool").iterdir())) == 1, "no half of one is left"
 
 
+def test_of_two_fits_that_look_at_the_same_images_at_once_both_go_on(tmp_path, monkeypatch):
+    own, place = natural_images(2, seed=0), folder_of(tmp_path / "photos", files_of(natural_images(12, seed=1)))
+    first, survey = [], module.survey
+
+    def beside(*given, **named):
+        survey(*given, **named)
+        if not first:  # another fit is faster
+            first.append(None)
+            with monkeypatch.context() as other:
+                other.setattr(module.os, "getpid", lambda: 1)
+                first[0] = image_pool(own, own[:0], [place], tmp_path / "images", quiet=True)
+
+    monkeypatch.setattr(module, "survey", beside)
+    second = image_pool(own, own[:0], [place], tmp_path / "images", quiet=True)
+    np.testing.assert_array_equal(everything(second), everything(first[0]))
+    assert not list((tmp_path / "images").glob(".*"))
+
+
 def test_what_a_killed_run_left_is_removed_and_that_of_a_living_one_is_not(tmp_path):
     pool = tmp_path / "pool"
     for pid in (os.getpid(), os.getppid(), 2**22 + 1):

@@ -84,3 +84,14 @@ def test_removing_leaves_other_fits_alone(tmp_path):
     assert other.exists()
     work_in(other).remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_stay_while_a_fit_that_has_no_folder_yet_looks_at_them(tmp_path):
+    folder = work_folder(tmp_path / "session.nwb", 1, resume=False)
+    survey = folder.parent / "images" / ".writing-host-7"
+    survey.mkdir(parents=True)
+    work_in(folder).remove()
+    assert survey.exists()
+    survey.rmdir()
+    work_in(folder).remove()
+    assert list(tmp_path.iterdir()) == []
