@@ -83,6 +83,7 @@ def fit_sessions(
     fitted = sessions[:n_fitted]
     with work.timed("lessons"):
         taught = _lessons(teacher, [len(session.responses.unit_name) for session in fitted], pool, settings, work)
+    members = [teacher.members(number) for number in range(n_fitted)]
     for name, one in sweep(settings).items():
         here = work.within(name)
         beside = [_baselines(session, seen[number], number, one, work, here) for number, session in enumerate(fitted)]
@@ -94,7 +95,7 @@ def fit_sessions(
         for tolerance in students[0]:
             told = spent | ({} if tolerance is None else {"tolerance": str(tolerance)})
             results = [
-                _results(session, teacher, number, students[number][tolerance], beside[number], one, told)
+                _results(session, teacher, members[number], students[number][tolerance], beside[number], one, told)
                 for number, session in enumerate(fitted)
             ]
             yield name or tolerance_name(tolerance), one, tuple(results)
@@ -153,10 +154,10 @@ def _baselines(session: SessionData, seen: np.ndarray, number: int, settings: Fi
 
 
 def _results(
-    session: SessionData, teacher: Oracle, number: int, students: tuple[StudentWeights, ...], beside: Mapping[str, np.ndarray],
+    session: SessionData, teacher: Oracle, members: np.ndarray, students: tuple[StudentWeights, ...], beside: Mapping[str, np.ndarray],
     settings: Fit, told: Mapping[str, str],
 ) -> Results:
-    filters, members = np.stack([filters_per_layer(student) for student in students]), teacher.members(number)
+    filters = np.stack([filters_per_layer(student) for student in students])
     predictions = Predictions(
         teacher=members.mean(axis=0),
         student=predict_all(students, session.images),

@@ -5,6 +5,7 @@ import tarfile
 import zipfile
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -227,6 +228,19 @@ def test_a_session_without_pixels_is_refused(tmp_path):
     write_session(session, tmp_path / "tiny.nwb")
     with pytest.raises(NwbCompactError, match=r"tiny\.nwb: found 4 of 4 images unusable \(4 tiny; the first is image 0: 8 x 8 px\)"):
         image_pool(OWN, SCORED, [tmp_path / "tiny.nwb"], tmp_path / "pool")
+
+
+def test_a_damaged_session_is_named_and_not_the_folder_that_is_written(tmp_path):
+    place = session_of(tmp_path / "day.nwb", natural_images(40, seed=3))
+    held = []
+    with h5py.File(place) as file:
+        file.visititems(lambda _, one: held.append(one.id) if isinstance(one, h5py.Dataset) and one.shape[-3:] == (112, 112, 3) else None)
+        chunk = held[0].get_chunk_info(0)
+    with place.open("r+b") as stream:
+        stream.seek(chunk.byte_offset)
+        stream.write(bytes(chunk.size))
+    with pytest.raises(NwbCompactError, match=r"day\.nwb: found images that cannot be read \(.*\), expected a file that is whole\. Next: "):
+        image_pool(OWN, SCORED, [place], tmp_path / "pool", quiet=True)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
