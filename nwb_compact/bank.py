@@ -121,6 +121,16 @@ class Bank(nn.Module):
         of_layer = [self.kernel] if layer == 1 else [self.depthwise[layer - 2], self.pointwise[layer - 2]]
         return [*of_layer, self.bias[layer - 1]]
 
+    def matrices(self) -> list[tuple[nn.Parameter, tuple[int, int, int]]]:
+        """Weights of filters, each with the shape of the stack of matrices (unit filter input) that it is; one where layers are shared."""
+        found: list[tuple[nn.Parameter, tuple[int, int, int]]] = [(self.kernel, (1, len(self.kernel), self.kernel[0].numel()))]
+        for layer in range(2, N_LAYERS + 1):
+            spatial, mixing = self.depthwise[layer - 2], self.pointwise[layer - 2]
+            groups = 1 if layer - 1 <= self.shape.shared_layers else self.shape.n_units
+            found.append((spatial, (groups, len(spatial) // groups, KERNEL_PX**2)))
+            found.append((mixing, (*mixing.shape,)))
+        return found
+
     def readout_arrays(self) -> list[nn.Parameter]:
         """The parameters that weigh places, which learn at a rate of their own."""
         return [self.readout_space] if self.shape.readout == "separable" else [self.readout]

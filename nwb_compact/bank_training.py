@@ -15,10 +15,9 @@ from nwb_compact.student import KERNEL_PX
 READOUT_RATE = 0.1
 """Learning rate of weights of places over that of the rest: one for each of 784 places, they are about ten times smaller. With 1
 instead, students of simulated neurons reached an r2 of 0.82 with their teacher after 5,000 images, against 0.92 (docs/measured.md)."""
-KERNEL_RATE = 1 / 64
-"""Learning rate of layer 1 over that of the rest. Its inputs are pixels, some 60 grey levels strong, so its weights are as much smaller
-than others, and so must be Adam's steps, whose size does not depend on the weights. With 1 instead, all filters of a network were lost
-after 40,000 images (docs/measured.md)."""
+MATRIX_RATE = 3.0
+"""Share of its norm by which a step changes a matrix of filters, over the learning rate. At a learning rate of 3e-3, shares of 0.006 and
+0.01 learned alike; 0.03 lost all filters (docs/measured.md)."""
 WARM_UP_STEPS = 100
 """Steps over which the learning rate rises. Without, a new bank, which no normalisation protects, lost most of its filters at 3e-3: after
 8,000 images its r2 with a published teacher was 0.12, against 0.48 (docs/measured.md)."""
@@ -26,12 +25,16 @@ BATCH_PREDICT = 64
 
 
 def parameter_groups(bank: Bank) -> list[dict[str, Any]]:
-    """What learns, as `training.Task` takes it: weights of pixels and of places at rates of their own."""
-    apart = [([bank.kernel], KERNEL_RATE), (bank.readout_arrays(), READOUT_RATE)]
-    known = {id(parameter) for group, _ in apart for parameter in group}
-    groups = [([parameter for parameter in bank.parameters() if id(parameter) not in known], 1.0), *apart]
-    learning = [([parameter for parameter in group if parameter.requires_grad], rate) for group, rate in groups]
-    return [{"params": group, "learning_rate_factor": rate} for group, rate in learning if group]
+    """What learns, as `training.Task` takes it: filters as matrices, weights of places at a rate of their own, and the rest."""
+    matrices = [(parameter, shape) for parameter, shape in bank.matrices() if parameter.requires_grad]
+    places = bank.readout_arrays()
+    known = {id(parameter) for parameter in [*places, *(parameter for parameter, _ in matrices)]}
+    groups: list[dict[str, Any]] = [
+        {"params": [parameter for parameter in bank.parameters() if parameter.requires_grad and id(parameter) not in known]},
+        {"params": places, "learning_rate_factor": READOUT_RATE},
+    ]
+    of_matrices = {"params": [parameter for parameter, _ in matrices], "shapes": [shape for _, shape in matrices]}
+    return [*groups, {**of_matrices, "learning_rate_factor": MATRIX_RATE}]
 
 
 def standardised_answers(

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.operations import alike, shapes
+from nwb_compact.orthogonal_steps import OrthogonalMomentum
 from nwb_compact.out_of_memory import free_what_is_kept, is_out_of_memory
 from nwb_compact.progress import Advance, silent
 
@@ -59,7 +60,8 @@ class Task:
 
     network: nn.Module
     parameter_groups: list[dict[str, Any]]
-    """As torch.optim takes them; `learning_rate_factor` in a group multiplies the plan's rate."""
+    """As torch.optim takes them; `learning_rate_factor` in a group multiplies the plan's rate. Groups with `shapes` are matrices, which
+    `orthogonal_steps` moves; the others are moved by AdamW."""
     batches: Callable[[int], Iterable[Batch]]
     """The batches of an epoch; must depend on the epoch's number alone."""
     loss: Callable[[Batch], Tensor]
@@ -103,33 +105,33 @@ def train(task: Task, plan: Plan, *, seed: int, checkpoint: Path | None = None, 
     >>> round(line.weight.item(), 1)
     3.0
     """
-    groups = [{k: v for k, v in group.items() if k != "learning_rate_factor"} for group in task.parameter_groups]
-    factors = [group.get("learning_rate_factor", 1.0) for group in task.parameter_groups]
-    optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, weight_decay=0.0)
-    state = _State()
+    optimizers, state = _optimizers(task, plan), _State()
     best_weights = copy.deepcopy(task.network.state_dict())
     if checkpoint is not None and checkpoint.exists():
         stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
         task.network.load_state_dict(stored["network"])
-        optimizer.load_state_dict(stored["optimizer"])
+        for optimizer, kept in zip(optimizers, stored["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         best_weights, state = stored["best"], _State(**stored["state"])
         advance(state.epoch, "resumed")
 
     def step() -> None:
         state.steps += 1
-        for group, factor in zip(optimizer.param_groups, factors, strict=True):
-            group["lr"] = factor * _rate(plan, state)
-        optimizer.step()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["learning_rate_factor"] * _rate(plan, state)
+            optimizer.step()
 
     while state.epoch < plan.epochs:
         torch.manual_seed(derived_seed(seed, "epoch", state.epoch))
-        loss = _one_epoch(task, optimizer, step, state)
+        loss = _one_epoch(task, step, state)
         if task.after_epoch is not None:
             task.after_epoch(state.epoch)
         best_weights = _judge(task, state, best_weights)
         state.epoch += 1
         if checkpoint is not None:
-            parts = {"network": task.network.state_dict(), "optimizer": optimizer.state_dict(), "best": best_weights, "state": vars(state)}
+            moved = [optimizer.state_dict() for optimizer in optimizers]
+            parts = {"network": task.network.state_dict(), "optimizers": moved, "best": best_weights, "state": vars(state)}
             save_atomically(parts, checkpoint)
         cut = f", batches cut in {state.pieces} for want of memory" if state.pieces > 1 else ""
         advance(1, (f"validation {state.best:.3f}" if task.validate else f"loss {loss:.3f}") + cut)
@@ -171,21 +173,28 @@ class _State:
     at (and on a GPU runs uncompiled) no kind that it has seen."""
 
 
-def _one_epoch(task: Task, optimizer: torch.optim.Optimizer, step: Callable[[], None], state: _State) -> float:
+def _optimizers(task: Task, plan: Plan) -> list[torch.optim.Optimizer]:
+    groups = [{"learning_rate_factor": 1.0} | group for group in task.parameter_groups]
+    matrices, others = [group for group in groups if "shapes" in group], [group for group in groups if "shapes" not in group]
+    adam = torch.optim.AdamW(others, lr=plan.learning_rate, weight_decay=0.0)
+    return [adam, OrthogonalMomentum(matrices, plan.learning_rate)] if matrices else [adam]
+
+
+def _one_epoch(task: Task, step: Callable[[], None], state: _State) -> float:
     """One pass; the mean loss of its batches."""
     task.network.train()
     losses = []
     for batch in task.batches(state.epoch):
         with alike(state.known, "step", shapes(batch), state.pieces):
-            losses.append(_gradient(task, optimizer, batch, state))
+            losses.append(_gradient(task, batch, state))
             step()
     return float(torch.stack(losses).mean())
 
 
-def _gradient(task: Task, optimizer: torch.optim.Optimizer, batch: Batch, state: _State) -> Tensor:
+def _gradient(task: Task, batch: Batch, state: _State) -> Tensor:
     """Leave the gradient of a batch in the network, in smaller pieces where memory is too small, and return its loss."""
     while True:
-        optimizer.zero_grad(set_to_none=True)
+        task.network.zero_grad(set_to_none=True)
         losses = []
         try:
             for part in task.parts(batch, state.pieces):
