@@ -30,11 +30,16 @@ class OrthogonalMomentum(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One step of all matrices that have a gradient; those that are 0 stay so."""
-        for group in self.param_groups:
-            for parameter, shape in zip(group["params"], group["shapes"], strict=True):
-                if parameter.grad is not None:
-                    change = self._change(parameter, parameter.grad.reshape(shape))
-                    parameter.add_(change.reshape(parameter.shape), alpha=-group["lr"])
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # matrices are so small that threads would wait for each other ten times as long as they compute
+        try:
+            for group in self.param_groups:
+                for parameter, shape in zip(group["params"], group["shapes"], strict=True):
+                    if parameter.grad is not None:
+                        change = self._change(parameter, parameter.grad.reshape(shape))
+                        parameter.add_(change.reshape(parameter.shape), alpha=-group["lr"])
+        finally:
+            torch.set_num_threads(threads)
 
     def _change(self, parameter: Tensor, gradient: Float[Tensor, "matrix row column"]) -> Float[Tensor, "matrix row column"]:
         state = self.state[parameter]
