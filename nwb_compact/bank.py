@@ -95,8 +95,10 @@ class Bank(nn.Module):
         for layer, mask in enumerate(masks, start=1):
             self.register_buffer(f"has_{layer}", torch.from_numpy(mask))
             if layer > shape.shared_layers:
-                with torch.no_grad():
+                with torch.no_grad():  # nothing random where there is no filter: it would be part of the norm of its matrix
                     self.pointwise[layer - 2][~torch.from_numpy(mask)] = 0.0
+                    if layer < N_LAYERS:
+                        self.depthwise[layer - 1][~torch.from_numpy(mask).flatten()] = 0.0
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (batch 3 112 112) in 0..255 to answers (batch unit), in the units the bank was trained on."""

@@ -118,6 +118,18 @@ def test_what_all_units_have_in_common_is_one_object(shared_layers, masked, comm
         assert same == {name in common or name.partition(".")[0] in common}, name
 
 
+@pytest.mark.parametrize("shared_layers", [1, 2])
+def test_filters_that_a_unit_does_not_have_are_zeros_which_count_in_no_norm(shared_layers):
+    masks, bank = masks_of(shared_layers), bank_of(shared_layers, masked=True)
+    for layer in range(shared_layers + 1, 6):
+        absent = ~torch.from_numpy(masks[layer - 1])
+        assert not bank.pointwise[layer - 2][absent].any()
+        assert not bank.bias[layer - 1][absent.flatten()].any()
+        if layer < 5:
+            assert not bank.depthwise[layer - 1][absent.flatten()].any()
+            assert bank.depthwise[layer - 1][~absent.flatten()].any(dim=(1, 2, 3)).all()
+
+
 def test_a_student_that_left_does_not_learn_on():
     bank = bank_of(5)
     student, *_ = bank.cut(np.ones(N_UNITS, np.float32), np.zeros(N_UNITS, np.float32))

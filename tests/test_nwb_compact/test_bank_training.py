@@ -4,8 +4,9 @@ import torch
 from scipy.ndimage import convolve
 
 from nwb_compact.bank import BankShape, new_bank
-from nwb_compact.bank_training import KERNEL_RATE, READOUT_RATE, parameter_groups, smooth_kernels, standardised_answers
+from nwb_compact.bank_training import MATRIX_RATE, READOUT_RATE, parameter_groups, smooth_kernels, standardised_answers
 from nwb_compact.streaming import as_tensor
+from nwb_compact.training import Plan, Task, train
 
 SHAPES = {
     "shared": BankShape(n_units=2, widths=(3, 3, 4, 4, 4), shared_layers=5),
@@ -23,31 +24,40 @@ def a_bank(shape=SHAPES["own"]):
     return new_bank(shape, as_tensor(blobs(), "cpu"), seed=0)
 
 
-def test_what_learns_is_every_array_that_is_not_fixed_once_and_pixels_and_places_at_rates_of_their_own():
-    for shape in SHAPES.values():
-        bank = a_bank(shape)
-        others, pixels, places = parameter_groups(bank)
-        learning = [id(one) for group in (others, pixels, places) for one in group["params"]]
-        assert sorted(learning) == sorted(id(one) for one in bank.parameters())
-        assert (others["learning_rate_factor"], pixels["learning_rate_factor"]) == (1.0, KERNEL_RATE)
-        assert pixels["params"] == [bank.kernel]
-        assert places["learning_rate_factor"] == READOUT_RATE
-        assert [one.numel() for one in places["params"]] == [2 * 784 * (2 if shape.readout == "dense" else 1)]
-    others, places = parameter_groups(a_bank().fix(2))
-    left = len(parameter_groups(a_bank())[0]["params"]) - len(others["params"])
-    assert left + 1 == len(a_bank().arrays_of(1)) + len(a_bank().arrays_of(2)) == 5, "the one is the layer of pixels"
-    assert places["learning_rate_factor"] == READOUT_RATE
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_what_learns_is_every_array_once_filters_as_matrices_and_places_at_a_rate_of_their_own(shape):
+    bank = a_bank(shape)
+    others, places, matrices = parameter_groups(bank)
+    learning = [id(one) for group in (others, places, matrices) for one in group["params"]]
+    assert sorted(learning) == sorted(id(one) for one in bank.parameters())
+    assert {id(one) for one in matrices["params"]} == {id(one) for one in (bank.kernel, *bank.depthwise, *bank.pointwise)}
+    assert (places["learning_rate_factor"], matrices["learning_rate_factor"]) == (READOUT_RATE, MATRIX_RATE)
+    assert [one.numel() for one in places["params"]] == [2 * 784 * (2 if shape.readout == "dense" else 1)]
 
 
-def test_a_step_changes_the_filters_of_all_layers_by_about_the_same_share_of_what_they_are():
-    """Pixels are some sixty times as loud as what other layers receive: at the same rate their filters would not last a few steps."""
+def test_matrices_are_those_of_a_unit_or_of_all_units_where_they_share_the_layer():
+    """Of layer 3 the spatial filters are those of the maps of layer 2, which both units share, and the mixing is each unit's own."""
+    *_, matrices = parameter_groups(a_bank(SHAPES["own"]))
+    assert matrices["shapes"] == [(1, 3, 75), (1, 3, 25), (1, 3, 3), (1, 3, 25), (2, 2, 3), (2, 2, 25), (2, 2, 2), (2, 2, 25), (2, 2, 2)]
+
+
+def test_what_is_fixed_does_not_learn():
+    others, _, matrices = parameter_groups(a_bank().fix(2))
+    fixed = {id(one) for layer in (1, 2) for one in a_bank().arrays_of(layer)}
+    assert len(fixed) == 5
+    assert len(matrices["params"]) == len(matrices["shapes"]) == 6
+    assert len(parameter_groups(a_bank())[0]["params"]) - len(others["params"]) == 2, "the biases"
+
+
+def test_a_step_changes_the_filters_of_all_layers_by_the_same_share_of_what_they_are():
+    """Also those on pixels, which are some sixty times as loud as what other layers receive."""
     bank = a_bank()
-    before = [parameter.detach().clone() for parameter in (bank.kernel, *bank.pointwise)]
-    groups = [{"params": group["params"], "lr": 0.01 * group["learning_rate_factor"]} for group in parameter_groups(bank)]
-    bank(as_tensor(blobs(), "cpu")).square().sum().backward()
-    torch.optim.AdamW(groups, weight_decay=0.0).step()
-    shares = [float((new.detach() - old).norm() / old.norm()) for new, old in zip((bank.kernel, *bank.pointwise), before, strict=True)]
-    assert max(shares) < 20 * min(shares), "at the same rate it would be 700 times"
+    before = [parameter.detach().clone() for parameter, _ in bank.matrices()]
+    images = as_tensor(blobs(), "cpu")
+    task = Task(bank, parameter_groups(bank), batches=lambda _: [(images,)], loss=lambda part: bank(part[0]).square().sum())
+    train(task, Plan(epochs=1, learning_rate=0.01), seed=0)
+    shares = [float((new.detach() - old).norm() / old.norm()) for (new, _), old in zip(bank.matrices(), before, strict=True)]
+    np.testing.assert_allclose(shares, 0.01 * MATRIX_RATE, rtol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [SHAPES["shared"], SHAPES["own"]], ids=["shared", "own"])
