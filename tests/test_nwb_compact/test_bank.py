@@ -120,7 +120,8 @@ def test_what_all_units_have_in_common_is_one_object(shared_layers, masked, comm
 
 @pytest.mark.parametrize("shared_layers", [1, 2])
 def test_filters_that_a_unit_does_not_have_are_zeros_which_count_in_no_norm(shared_layers):
-    masks, bank = masks_of(shared_layers), bank_of(shared_layers, masked=True)
+    masks = masks_of(shared_layers)
+    bank = Bank(BankShape(N_UNITS, WIDTHS, shared_layers), masks)
     for layer in range(shared_layers + 1, 6):
         absent = ~torch.from_numpy(masks[layer - 1])
         assert not bank.pointwise[layer - 2][absent].any()
