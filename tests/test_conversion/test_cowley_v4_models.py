@@ -292,7 +292,7 @@ def test_a_model_of_no_neuron_of_the_study_is_told(tmp_path, name, said):
 def test_a_broken_model_is_one_line_before_any_long_work(made, tmp_path, monkeypatch, place, content, said):
     made.save_published(tmp_path)
     (tmp_path / place).write_bytes(content)
-    monkeypatch.setattr(cowley_v4_models, "predict_all", None)
+    monkeypatch.setattr(cowley_v4_models, "FileTeacher", None)
     result = convert(tmp_path, tmp_path / "a.nwb")
     assert result.exit_code == 1
     assert result.output.startswith(f"{tmp_path / place}: {said}")
