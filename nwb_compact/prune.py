@@ -94,9 +94,8 @@ def specialise(
     """
     measured = measure(bank, images, device)
     bank = copy.deepcopy(bank).cpu()  # moving filters about is no work for a GPU
-    shared = min(SHARED, bank.shape.shared_layers)
     kept = [_specialised(bank, measured, unit, most, settings, readout) for unit in range(bank.shape.n_units)]
-    return _rebuilt(bank, kept, shared, readout)
+    return _rebuilt(bank, kept, _lowest(bank), readout)
 
 
 def narrow(
@@ -209,14 +208,19 @@ def _specialised(
     if readout == "dense":  # which may take half of the room
         last = last[: max(settings.min_filters, settings.max_parameters // (2 * MAP_PX**2))]
     last = np.sort(last)
-    deepest = min(SHARED, bank.shape.shared_layers)  # the lowest layer of which filters are left out
+    gain = _gain(contribution, last)
     for times in range(MOST_TIMES):
         kept_variance = settings.kept_variance * LESS_VARIANCE**times
-        kept = _pruned_layers(bank, measured, unit, last, kept_variance, most, settings.min_filters)
-        smallest = all(len(filters) <= settings.min_filters for filters in kept.filters[deepest - 1 : -1])
+        kept = _pruned_layers(bank, measured, unit, last, gain, kept_variance, most, settings.min_filters)
+        smallest = all(len(filters) <= settings.min_filters for filters in kept.filters[_lowest(bank) - 1 : -1])
         if _size(kept, readout) <= settings.max_parameters or smallest:
             return kept
-    return _pruned_layers(bank, measured, unit, last, 0.0, most, settings.min_filters)
+    return _pruned_layers(bank, measured, unit, last, gain, 0.0, most, settings.min_filters)
+
+
+def _lowest(bank: Bank) -> int:
+    """The lowest layer of which `specialise` leaves filters out, the last that stays shared."""
+    return min(SHARED, bank.shape.shared_layers)
 
 
 def _last_layer(contribution: np.ndarray, most: int, settings: config.Prune) -> np.ndarray:
@@ -230,18 +234,18 @@ def _last_layer(contribution: np.ndarray, most: int, settings: config.Prune) -> 
 
 
 def _pruned_layers(
-    bank: Bank, measured: Statistics, unit: int, last: np.ndarray, kept_variance: float, most: tuple[int, int, int], min_filters: int
+    bank: Bank, measured: Statistics, unit: int, last: np.ndarray, gain: np.ndarray, kept_variance: float, most: tuple[int, int, int],
+    min_filters: int,
 ) -> Kept:
     filters, weights, moves = [last], {}, {}
-    shared = min(SHARED, bank.shape.shared_layers)
-    for layer in range(N_LAYERS, shared, -1):
+    for layer in range(N_LAYERS, _lowest(bank), -1):
         limit = most[layer - 4] if layer > 3 else None
         kept, weights[layer], moves[layer] = _fewer_inputs(
             bank, measured.inputs[layer], unit, layer, filters[0], kept_variance, min_filters, limit
         )
         filters.insert(0, kept)
-    first = [np.arange(width) for width in bank.shape.widths[: shared - 1]]
-    return Kept((*first, *filters), weights, moves, _gain(measured.contribution[:, unit, _has(bank, unit, N_LAYERS)], last))
+    first = [np.arange(width) for width in bank.shape.widths[: _lowest(bank) - 1]]
+    return Kept((*first, *filters), weights, moves, gain)
 
 
 def _fewer_inputs(

@@ -15,11 +15,10 @@ from nwb_compact.cost import Cost, cost_per_neuron
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_results import read_results
 from nwb_compact.results import MODELS, Results, baselines_of, below_snr_floor, median, teacher_validation_r2
-from nwb_compact.results_json import as_object
+from nwb_compact.results_json import INTERVAL, as_object
 
 WIDTH = 100
 """Columns of the table where the output is not a terminal."""
-INTERVAL = ("student_r2_er_low", "student_r2_er_high")
 INTERVAL_HEAD = "its 90 %\ninterval"
 
 
@@ -106,9 +105,10 @@ def _ensemble(results: Results) -> str:
 
 def _table(results: Results, columns: Mapping[str, Callable[[Mapping[str, float]], str]] | None = None) -> Table:
     """A row a unit; a column in which no unit has a number is left out."""
-    same = {"training_s": _medians(results)["training_s"]}
+    medians = _medians(results)
+    same = {"training_s": medians["training_s"]}
     units = [same | {score: float(values[row]) for score, values in results.scores.items()} for row in range(len(results.unit_name))]
-    return _rows("unit", results.unit_name, units, COLUMNS if columns is None else columns, _medians(results))
+    return _rows("unit", results.unit_name, units, COLUMNS if columns is None else columns, medians)
 
 
 def _runs_table(runs: Sequence[Results]) -> Table:

@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from nwb_compact.results import Results, median
-from nwb_compact_analysis.medians import LABELS, best_score, interval, limits
-from nwb_compact_analysis.shared_figures import HEIGHT_IN, WIDTH_IN
-from nwb_compact_analysis.style import BASELINES, STUDENT, STUDENT_MARKER, TEACHER, axes_or_new, number, short_label, styled
+from nwb_compact_analysis.medians import HEIGHT_IN, WIDTH_IN, best_score, draw_around, draw_medians, medians_of
+from nwb_compact_analysis.style import BASELINES, STUDENT, STUDENT_MARKER, axes_or_new, number, short_label, styled
 
 ASIDE_PT = (5, -9)
 """From a point to its tolerance, so that the interval does not run through it."""
@@ -72,25 +71,16 @@ def plot_compression(curves: Mapping[str, Sequence[Results]], ax: Axes | None = 
     """
     ax = axes_or_new(ax, HEIGHT_IN, WIDTH_IN)
     score = best_score([run for runs in curves.values() for run in runs])
-    shown: list[float] = []
-    for (name, runs), (colour, marker) in zip(curves.items(), ((STUDENT, STUDENT_MARKER), *(BASELINES * len(curves))), strict=False):
-        values = [run.scores[f"student_{score}"] for run in runs]
-        size, middle = [median(run.scores["student_parameters"]) for run in runs], [median(of_run) for of_run in values]
-        low, high = np.transpose([interval(of_run[np.isfinite(of_run)]) for of_run in values])
-        ax.plot(size, middle, color=colour, linewidth=1.2, marker=marker, markersize=4, zorder=3, label=short_label(name))
-        ax.vlines(size, low, high, color=colour, linewidth=1, alpha=0.5, zorder=2)
-        for x, y, run in zip(size, middle, runs, strict=True):
-            ax.annotate(f"{100 * (tolerance_of(run) or 0):g} %", (x, y), ASIDE_PT, textcoords="offset points", color=colour)
-        shown += [*low, *high]
-    for teacher in sorted({round(median(runs[0].scores[f"teacher_{score}"]), 3) for runs in curves.values()}):
-        if np.isfinite(teacher):
-            ax.axhline(teacher, color=TEACHER, linewidth=1.2, zorder=1, label=f"teacher: {teacher:.3f}")
-            shown.append(teacher)
-    ax.set_xscale("log")
+    drawn = {name: medians_of(runs, score) for name, runs in curves.items()}
+    for (name, runs), look in zip(curves.items(), ((STUDENT, STUDENT_MARKER), *(BASELINES * len(curves))), strict=False):
+        size = np.array([median(run.scores["student_parameters"]) for run in runs])
+        draw_medians(ax, size, drawn[name], look, short_label(name))
+        for x, y, run in zip(size, drawn[name][0], runs, strict=True):
+            ax.annotate(f"{100 * (tolerance_of(run) or 0):g} %", (x, y), ASIDE_PT, textcoords="offset points", color=look[0])
+    teachers = [median(runs[0].scores[f"teacher_{score}"]) for runs in curves.values()]
+    draw_around(ax, list(drawn.values()), teachers, score, "parameters of a student (median over units, log scale)")
     for axis_part in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
         axis_part(FuncFormatter(lambda value, _: number(value)))
     if len(ax.get_xticks(minor=True)) > 8:
         ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set(ylim=limits(np.array(shown)), xlabel="parameters of a student (median over units, log scale)", ylabel=LABELS[score])
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, borderaxespad=0.2, handletextpad=0.5)
     return ax

@@ -18,8 +18,9 @@ from nwb_compact_analysis.baseline_figures import models_figure
 from nwb_compact_analysis.compression_figures import compression_curves, plot_compression
 from nwb_compact_analysis.ensemble_figures import has_members, members_figure
 from nwb_compact_analysis.measured import measured_means
+from nwb_compact_analysis.medians import HEIGHT_IN, WIDTH_IN
 from nwb_compact_analysis.page import Picture, Section, render_page
-from nwb_compact_analysis.shared_figures import HEIGHT_IN, WIDTH_IN, plot_shared_models, shared_runs
+from nwb_compact_analysis.shared_figures import plot_shared_models, shared_runs
 from nwb_compact_analysis.style import COLUMN_IN, PAGE_IN, chunks, styled
 
 PAGE = "index.html"

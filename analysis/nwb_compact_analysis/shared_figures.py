@@ -14,10 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from nwb_compact.results import Results, median, shared_arrays
-from nwb_compact_analysis.medians import LABELS, best_score, interval, limits
-from nwb_compact_analysis.style import BASELINES, COLUMN_IN, STUDENT, STUDENT_MARKER, TEACHER, axes_or_new, short_label, styled
+from nwb_compact_analysis.medians import HEIGHT_IN, WIDTH_IN, best_score, draw_around, draw_medians, medians_of
+from nwb_compact_analysis.style import BASELINES, STUDENT, STUDENT_MARKER, axes_or_new, short_label, styled
 
-HEIGHT_IN, WIDTH_IN = 3.0, 1.3 * COLUMN_IN
 TOLERANCE = 0.05
 """Share of the best score by which a smaller model may miss it and count as enough; the study told its K within 5 % of the teacher."""
 ASIDE = 1.03
@@ -37,6 +36,11 @@ class Curve:
     """90 % bootstrap interval of the median over units."""
     teacher: float
     """Median score of the teacher, NaN where there was none."""
+
+    @property
+    def medians(self) -> Float[np.ndarray, "3 model"]:
+        """With the interval, as `medians.medians_of` gives them."""
+        return np.stack([self.median, self.low, self.high])
 
     @property
     def enough(self) -> int:
@@ -97,22 +101,17 @@ def plot_shared_models(runs: Sequence[Results], ax: Axes | None = None) -> Axes:
     ax = axes_or_new(ax, HEIGHT_IN, WIDTH_IN)
     drawn = curves(runs)
     looks = ((STUDENT, STUDENT_MARKER), *(BASELINES * len(drawn)))
-    for place, ((name, curve), (colour, marker)) in enumerate(zip(drawn.items(), looks, strict=False)):
+    for place, ((name, curve), look) in enumerate(zip(drawn.items(), looks, strict=False)):
         x = curve.filters * ASIDE ** (place - (len(drawn) - 1) / 2)
         best, fewest = curve.median.max(), curve.filters[curve.enough]
         label = f"{short_label(name)}: best {best:.3f}; within {100 * TOLERANCE:.0f} % from K = {fewest} (ring)"
-        ax.plot(x, curve.median, color=colour, linewidth=1.2, marker=marker, markersize=4, zorder=3, label=label)
-        ax.vlines(x, curve.low, curve.high, color=colour, linewidth=1, alpha=0.5, zorder=2)
-        ax.scatter(x[curve.enough], curve.median[curve.enough], s=70, facecolor="none", edgecolor=colour, linewidth=1.2, zorder=4)
-    for teacher in sorted({round(curve.teacher, 3) for curve in drawn.values() if np.isfinite(curve.teacher)}):
-        ax.axhline(teacher, color=TEACHER, linewidth=1.2, zorder=1, label=f"teacher: {teacher:.3f}")
-    ax.set_xscale("log")
+        draw_medians(ax, x, curve.medians, look, label)
+        ax.scatter(x[curve.enough], curve.median[curve.enough], s=70, facecolor="none", edgecolor=look[0], linewidth=1.2, zorder=4)
+    of_curves, teachers = [curve.medians for curve in drawn.values()], [curve.teacher for curve in drawn.values()]
+    draw_around(ax, of_curves, teachers, best_score(runs), "filters of layer 1 (K, log scale)")
     filters = np.unique(np.concatenate([curve.filters for curve in drawn.values()]))
     ax.set_xticks(filters, [str(k) for k in filters])
     ax.xaxis.set_minor_locator(NullLocator())
-    values = np.concatenate([[curve.teacher, *curve.low, *curve.high] for curve in drawn.values()])
-    ax.set(ylim=limits(values), xlabel="filters of layer 1 (K, log scale)", ylabel=LABELS[best_score(runs)])
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, borderaxespad=0.2, handletextpad=0.5)
     return ax
 
 
@@ -127,9 +126,5 @@ def _filters(run: Results) -> int:
 
 
 def _curve(runs: Sequence[Results], score: str) -> Curve:
-    of_students = [run.scores[f"student_{score}"] for run in runs]
-    intervals = np.array([interval(values[np.isfinite(values)]) for values in of_students])
-    return Curve(
-        np.array([_filters(run) for run in runs]), np.array([median(values) for values in of_students]), intervals[:, 0], intervals[:, 1],
-        median(runs[-1].scores[f"teacher_{score}"]),
-    )
+    middle, low, high = medians_of(runs, score)
+    return Curve(np.array([_filters(run) for run in runs]), middle, low, high, median(runs[-1].scores[f"teacher_{score}"]))
