@@ -29,6 +29,9 @@ SCALED_BY = 64
 """Images by which the filters of a new bank are scaled."""
 QUIET = 1e-4
 """Least standard deviation by which a filter is scaled."""
+FIRST_BLUR_PX = 1.0
+"""SD of the Gaussian that smooths the random kernels on pixels of a new bank. Training hardly changes what natural images hardly show, so
+the finest part of a filter stays what it was at first: without smoothing, noise that is drawn and means nothing (docs/measured.md)."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +252,7 @@ def new_bank(shape: BankShape, images: Tensor, *, seed: int) -> Bank:
     torch.manual_seed(seed)
     bank = Bank(shape)
     with torch.no_grad():
+        bank.kernel.copy_(blurred(bank.kernel, FIRST_BLUR_PX))
         centred = images - bank.mean
         _scale(functional.conv2d(centred, bank.kernel, padding=KERNEL_PX // 2), bank.kernel, bank.bias[0])
         x = bank.enter(images)
@@ -258,6 +262,21 @@ def new_bank(shape: BankShape, images: Tensor, *, seed: int) -> Bank:
             _scale(functional.conv2d(x, weight.flatten(0, 1)[:, :, None, None], groups=groups), weight, bank.bias[layer - 1])
             x = bank.mix(x, layer)
     return bank
+
+
+def blurred(kernels: Float32[Tensor, "filter input 5 5"], sigma_px: float) -> Float32[Tensor, "filter input 5 5"]:
+    """Kernels smoothed with a Gaussian of that SD, each for itself; around them there is nothing.
+
+    Examples
+    --------
+    >>> point = functional.pad(torch.ones(1, 1, 1, 1), (2, 2, 2, 2))
+    >>> blurred(point, 0.5)[0, 0, 2].numpy().round(2)
+    array([0.  , 0.08, 0.62, 0.08, 0.  ], dtype=float32)
+    """
+    x = torch.arange(KERNEL_PX) - KERNEL_PX // 2
+    gauss = torch.exp(-(x**2) / (2 * sigma_px**2))
+    blur = (torch.outer(gauss, gauss) / gauss.sum() ** 2).to(kernels)
+    return functional.conv2d(kernels.flatten(0, 1)[:, None], blur[None, None], padding=KERNEL_PX // 2).view(kernels.shape)
 
 
 def _scale(answers: Tensor, weight: Tensor, bias: Tensor) -> None:

@@ -5,12 +5,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
-from torch.nn import functional
 
-from nwb_compact.bank import Bank
+from nwb_compact.bank import Bank, blurred
 from nwb_compact.out_of_memory import in_halves
 from nwb_compact.streaming import on_device
-from nwb_compact.student import KERNEL_PX
 
 READOUT_RATE = 0.1
 """Learning rate of weights of places over that of the rest: one for each of 784 places, they are about ten times smaller. With 1
@@ -53,9 +51,6 @@ def standardised_answers(
 
 def smooth_kernels(bank: Bank, sigma_px: float) -> None:
     """Convolve every spatial kernel of layers 2 to 5 with a Gaussian, in place."""
-    x = torch.arange(KERNEL_PX) - KERNEL_PX // 2
-    gauss = torch.exp(-(x**2) / (2 * sigma_px**2))
-    blur = torch.outer(gauss, gauss) / gauss.sum() ** 2
     with torch.no_grad():
         for weight in list(bank.depthwise)[max(bank.fixed_layers - 1, 0) :]:
-            weight.copy_(functional.conv2d(weight, blur.to(weight)[None, None], padding=KERNEL_PX // 2))
+            weight.copy_(blurred(weight, sigma_px))
