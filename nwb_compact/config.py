@@ -102,7 +102,7 @@ class Student(Stage):
 class Distill(Stage):
     """Students learn the teacher's answers, not the recordings."""
 
-    images_seen: int = Field(200_000, ge=100)
+    images_seen: int = Field(250_000, ge=100)
     """Images in the first training, views counted each; the study: 12 million."""
     learning_rate: float = Field(3e-3, gt=0)
     """Adam step size, decayed along a cosine. The study: 1e-4 over 190,000 steps."""
@@ -154,7 +154,7 @@ class Prune(Stage):
     """`kept_variance` for the filters of layer 1, which go last and after which little is trained."""
     images: int = Field(1000, ge=50)
     """Lessons on which variances are measured, and as many others on which `tolerance` judges; the study measured 5,000."""
-    images_seen: int = Field(100_000, ge=100)
+    images_seen: int = Field(250_000, ge=100)
     """Images in the retraining after layers 3 to 5 are pruned; the study repeated the whole training."""
     learning_rate: float = Field(2e-3, gt=0)
     """Adam step size at the start of the retraining."""
