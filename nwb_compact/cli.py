@@ -29,6 +29,7 @@ BUILT_IN = {
     "simulate": Place("nwb_compact.simulate:command", "Make a session from neurons whose wiring is known."),
     "check": Place("nwb_compact.check:command", "List every fault of a session file, before a long run."),
     "fit": Place("nwb_compact.fit:command", "Fit a teacher and compact students to every unit."),
+    "interpret": Place("nwb_compact.interpret:command", "Find out what each fitted neuron computes."),
     "show": Place("nwb_compact.show:command", "Print what was fitted and how well."),
     "export": Place("nwb_compact.export:command", "Write the compact model of one neuron to a file of its own."),
 }
@@ -36,7 +37,7 @@ KNOWN_PLUGINS = {
     "convert": "Turn recordings or published data into a session file.",
     "report": "Draw figures and one page from the results in a file.",
 }
-ORDER = ("simulate", "convert", "check", "fit", "show", "report", "export")
+ORDER = ("simulate", "convert", "check", "fit", "interpret", "show", "report", "export")
 """Along the path of the data; commands of other packages follow."""
 
 

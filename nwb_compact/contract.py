@@ -95,3 +95,8 @@ KEY, VALUE = "key", "value"
 """In `provenance`. The writer adds two keys that belong to the file and not to the fit, and the reader takes them off again:"""
 CONTRACT_VERSION_KEY, RUN_NUMBER_KEY = "contract_version", "run_number"
 """`run_number` counts the runs of a file from 1, so that they keep their order."""
+
+# Interpretation -------------------------------------------------------------------------------------------------------
+INTERPRETATION_PREFIX = "interpretation_"
+"""In a run: tables that `nwb-compact interpret` adds, each of what one room of `nwb_compact.interpretation` found. A column `unit` points
+into `fitted_units`; every column says what it means."""

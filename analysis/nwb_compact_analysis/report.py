@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.measured import measured_means
 from nwb_compact.results import Results, baselines_of, disagreement
 from nwb_compact.session import Session
 from nwb_compact_analysis import figures, unit_figures
 from nwb_compact_analysis.baseline_figures import models_figure
 from nwb_compact_analysis.compression_figures import compression_curves, plot_compression
 from nwb_compact_analysis.ensemble_figures import has_members, members_figure
-from nwb_compact_analysis.measured import measured_means
 from nwb_compact_analysis.medians import HEIGHT_IN, WIDTH_IN
 from nwb_compact_analysis.page import Picture, Section, render_page
 from nwb_compact_analysis.shared_figures import plot_shared_models, shared_runs

@@ -17,7 +17,7 @@ from nwb_compact_analysis.ensemble_figures import (
     plot_members,
     plot_validation,
 )
-from nwb_compact_analysis.measured import measured_means
+from nwb_compact.measured import measured_means
 
 VALIDATED = {"teacher_validation_r2": "0.4000 0.4300 0.4400", "teacher_member_validation_r2": "0.4000 0.3900 0.4100"}
 

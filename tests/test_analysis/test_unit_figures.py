@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nwb_compact_analysis import unit_figures
-from nwb_compact_analysis.measured import measured_means
+from nwb_compact.measured import measured_means
 
 
 def test_filters_are_scaled_symmetrically_about_grey_largest_norm_first():

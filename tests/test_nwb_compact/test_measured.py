@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.measured import measured_means
 from nwb_compact.session import ResponseUnits
-from nwb_compact_analysis.measured import measured_means
 
 
 def test_counts_are_averaged_over_valid_presentations_only(make_fit):

@@ -1,0 +1,321 @@
+"""What each neuron of a run computes, asked of its student, and written into the run.
+
+`interpretation_of` reads like the methods section: where a unit looks, what it prefers, how its network consolidates, which filters carry
+its tuning, which images drive and silence it, and how robust all that is. Every stage is kept in a work folder until the end.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from jaxtyping import Float, Integer, UInt8
+from threadpoolctl import threadpool_limits
+
+from nwb_compact import __version__
+from nwb_compact.errors import NwbCompactError, counted, nearest
+from nwb_compact.image_pool import ImagePool, image_pool
+from nwb_compact.images import as_rgb
+from nwb_compact.interpretation.ablation import ablate
+from nwb_compact.interpretation.circuit import smallest_circuit
+from nwb_compact.interpretation.consolidation import consolidation, drop_test
+from nwb_compact.interpretation.early_filters import early_filters
+from nwb_compact.interpretation.image_export import check_folder, export_images
+from nwb_compact.interpretation.kept import Tables, kept
+from nwb_compact.interpretation.natural_extremes import natural_extremes
+from nwb_compact.interpretation.physiology import NEAR_PX, probe_table, probed, tuning
+from nwb_compact.interpretation.preference import preferences
+from nwb_compact.interpretation.receptive_field import receptive_fields
+from nwb_compact.interpretation.robustness import LEVELS, robustness
+from nwb_compact.interpretation.similarity import early_late_test, output_similarity, similarity
+from nwb_compact.interpretation.stimuli import DOT_PX, Stimulus, battery, drawn
+from nwb_compact.interpretation.synthesis import Settings, synthesised_images
+from nwb_compact.interpretation.tables import UNIT, Column, Table, stacked
+from nwb_compact.measured import measured_means
+from nwb_compact.memory import keep_freed_memory
+from nwb_compact.nwb_interpretation import write_interpretation
+from nwb_compact.nwb_results import read_results
+from nwb_compact.nwb_session import open_session
+from nwb_compact.progress import Advance, stage
+from nwb_compact.results import Results, StudentWeights
+from nwb_compact.safe_write import require_writable
+from nwb_compact.several_values import SeveralValues
+from nwb_compact.student import filters_per_layer, predict_all
+from nwb_compact.training import derived_seed
+from nwb_compact.work import Work, images_folder, work_folder
+
+FIELD_IMAGES = 24
+"""Natural images that are covered place by place to find receptive fields."""
+SIMILARITY_IMAGES = 200
+"""Over which layers of students, and their answers, are compared."""
+ABLATION_IMAGES = 150
+"""Scored images on which the effect of silencing a filter is measured."""
+ROBUSTNESS_IMAGES = 150
+"""Scored images that are changed."""
+SYNTHESIS_IMAGES = 60
+"""Natural images of which made ones take mean and contrast, and among which adversarial ones start."""
+EXTREMES = 20
+"""Strongest and weakest natural images that are kept of each unit."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The units to be interpreted, and images to do it with."""
+
+    units: Integer[np.ndarray, "chosen"]
+    """Rows of the run."""
+    students: tuple[StudentWeights, ...]
+    """Of these units."""
+    images: UInt8[np.ndarray, "image 112 112 3"]
+    """Of the session."""
+    scored: Integer[np.ndarray, "scored"]
+    """Rows of images that no model learned from."""
+    measured: Float[np.ndarray, "image chosen"]
+    """Repeat averages of the responses, NaN where there is none."""
+    pool: ImagePool
+    """Natural images among which the strongest and weakest are sought."""
+    seed: int
+
+    def answers(self, images: UInt8[np.ndarray, "image 112 112 3"], units: Sequence[int]) -> Float[np.ndarray, "image some"]:
+        """A `receptive_field.Answers`: what some of the chosen units' students answer."""
+        return predict_all([self.students[unit] for unit in units], images).astype(np.float64)
+
+    def some(self, rows: Integer[np.ndarray, "row"], n: int, purpose: str) -> Integer[np.ndarray, "drawn"]:
+        """At most `n` of some rows, drawn by the seed, in their order."""
+        drawn_rows = np.random.default_rng(derived_seed(self.seed, purpose)).permutation(rows)[:n]
+        return np.sort(drawn_rows)
+
+
+def interpretation_of(subject: Subject, settings: Settings, work: Work) -> dict[str, Table]:
+    """Everything that is found out about the units, as tables by name.
+
+    Parameters
+    ----------
+    subject
+        Units and images.
+    settings
+        Of the made images.
+    work
+        Where finished stages are kept, and how loudly.
+
+    Returns
+    -------
+    Tables whose column `unit` holds rows of the run.
+    """
+    n_units = len(subject.students)
+    every = np.arange(len(subject.images))
+
+    def done(name: str, total: int, make: Callable[[Advance], Tables]) -> dict[str, Table]:
+        def with_progress() -> Tables:
+            with stage(name, total, quiet=work.quiet) as advance:
+                return make(advance)
+
+        return kept(work.path(f"{name}.npz"), with_progress)
+
+    natural = subject.images[subject.some(every, SIMILARITY_IMAGES, "natural")]
+    found = done("receptive fields", 1, lambda advance: _fields(subject, natural[:FIELD_IMAGES], advance))
+    fields = found["receptive_fields"]
+    found |= done("physiology", n_units, lambda advance: _physiology(subject, fields, advance))
+    found |= done("consolidation", n_units, lambda advance: _consolidation(subject, natural, advance))
+    found |= done("filters", 1, lambda advance: _filters(subject, advance))
+    found |= done("ablation", n_units, lambda advance: _ablation(subject, fields, found["tuning"], advance))
+    found |= done("images", n_units, lambda advance: _images(subject, natural[:SYNTHESIS_IMAGES], settings, advance))
+    found |= done("natural images", len(subject.pool), lambda advance: _extremes(subject, advance))
+    found |= done("robustness", 1 + sum(map(len, LEVELS.values())), lambda advance: _robustness(subject, advance))
+    return {name: _in_the_run(table, subject.units) for name, table in found.items()}
+
+
+# Stages, in the order of use --------------------------------------------------------------------------------------------
+
+
+def _fields(subject: Subject, natural: np.ndarray, advance: Advance) -> Tables:
+    fields = receptive_fields(subject.answers, len(subject.students), natural)
+    advance(1)
+    return {"receptive_fields": fields}
+
+
+def _physiology(subject: Subject, fields: Table, advance: Advance) -> Tables:
+    stimuli = battery()
+    answers = probed(subject.answers, fields, stimuli, advance=advance)
+    tuned = tuning(stimuli, answers)
+    return {"probes": probe_table(stimuli, answers), "tuning": tuned, "preferences": preferences(stimuli, answers, tuned)}
+
+
+def _consolidation(subject: Subject, natural: np.ndarray, advance: Advance) -> Tables:
+    filters = np.stack([filters_per_layer(student) for student in subject.students])
+    seed = derived_seed(subject.seed, "permutations")
+    similar = similarity(subject.students, natural, advance=advance)
+    return {
+        "consolidation": consolidation(filters), "consolidation_test": drop_test(filters, seed=seed),
+        "similarity": similar, "similarity_test": early_late_test(similar, seed=seed),
+        "output_similarity": output_similarity(subject.answers(natural, range(len(subject.students)))),
+    }
+
+
+def _filters(subject: Subject, advance: Advance) -> Tables:
+    filters, clusters = early_filters(subject.students)
+    advance(1)
+    return {"early_filters": filters, "early_filter_clusters": clusters}
+
+
+def _ablation(subject: Subject, fields: Table, tuned: Table, advance: Advance) -> Tables:
+    """Of each unit: silenced filters, and the circuit that its dot-size curve needs."""
+    rows = subject.some(subject.scored, ABLATION_IMAGES, "ablation")
+
+    def of(unit: int) -> dict[str, Table]:
+        student, dots = subject.students[unit], size_curve(fields, tuned, unit)
+        circuit = smallest_circuit(student, dots)
+        return {
+            "ablation": ablate(student, subject.images[rows], subject.measured[rows, unit], dots),
+            "circuit_filters": circuit.filters, "circuit_connections": circuit.connections, "circuits": circuit.summary,
+        }
+
+    return side_by_side(of, len(subject.students), advance)
+
+
+def _images(subject: Subject, natural: np.ndarray, settings: Settings, advance: Advance) -> Tables:
+    seed = derived_seed(subject.seed, "made images") % 2**31
+
+    def of(unit: int) -> dict[str, Table]:
+        made, alike = synthesised_images([subject.students[unit]], natural, settings, seed=seed)
+        return {"made_images": made, "made_image_similarity": alike}
+
+    return side_by_side(of, len(subject.students), advance)
+
+
+def _extremes(subject: Subject, advance: Advance) -> Tables:
+    extremes, spread = natural_extremes(subject.students, subject.pool, EXTREMES, advance=advance)
+    return {"natural_images": extremes, "natural_answers": spread}
+
+
+def _robustness(subject: Subject, advance: Advance) -> Tables:
+    rows, n_units = subject.some(subject.scored, ROBUSTNESS_IMAGES, "robustness"), len(subject.students)
+    seed = derived_seed(subject.seed, "robustness") % 2**31
+    return {"robustness": robustness(subject.answers, n_units, subject.images[rows], subject.measured[rows], seed=seed, advance=advance)}
+
+
+# Parts that stages share --------------------------------------------------------------------------------------------------
+
+
+def size_curve(fields: Table, tuned: Table, unit: int) -> UInt8[np.ndarray, "stimulus 112 112 3"]:
+    """The blank screen, then dots of growing diameter in the unit's preferred polarity, where it looks."""
+    place = np.nan_to_num([fields["rf_row_px"][unit], fields["rf_column_px"][unit]])
+    polarity = tuned["dot_polarity"][unit]
+    dots = [Stimulus("dot", size_px=size, polarity=1.0 if np.isnan(polarity) else float(polarity)) for size in DOT_PX]
+    return drawn([Stimulus("blank"), *dots], *(np.rint(place / NEAR_PX) * NEAR_PX).tolist())
+
+
+def side_by_side(of: Callable[[int], Mapping[str, Table]], n_units: int, advance: Advance) -> dict[str, Table]:
+    """Tables of all units, made of one unit a thread: a single small network cannot keep several busy."""
+
+    def one(unit: int) -> dict[str, Table]:
+        tables = {name: of_unit(table, unit) for name, table in of(unit).items()}
+        advance(1)
+        return tables
+
+    with ThreadPoolExecutor(torch.get_num_threads(), initializer=lambda: threadpool_limits(1, user_api="openmp")) as threads:
+        found = list(threads.map(one, range(n_units)))
+    return {name: stacked(tables[name] for tables in found) for name in found[0]}
+
+
+def of_unit(table: Table, unit: int) -> Table:
+    """The same rows as those of one unit.
+
+    Examples
+    --------
+    >>> of_unit(Table("dots", {"size_px": Column("diameter, pixels", np.array([4.0, 8.0]))}), 3)["unit"]
+    array([3, 3])
+    """
+    others = {name: column for name, column in table.columns.items() if name != UNIT}
+    return Table(table.description, {UNIT: Column("row of the unit in the run", np.full(len(table), unit)), **others})
+
+
+def _in_the_run(table: Table, units: Integer[np.ndarray, "chosen"]) -> Table:
+    if UNIT not in table.columns:
+        return table
+    return Table(table.description, {**table.columns, UNIT: Column(table.columns[UNIT].meaning, units[table[UNIT]])})
+
+
+# The command ------------------------------------------------------------------------------------------------------------
+
+
+@click.command("interpret", cls=SeveralValues)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--run", "run_id", metavar="RUN_ID", help="Which fit to interpret; default: the last one.")
+@click.option("--units", multiple=True, metavar="UNIT ...", help="Only these units; default: all.")
+@click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Folder, zip, tar or session file of images to search.")
+@click.option("--export", "export_to", type=click.Path(path_type=Path), metavar="DIR", help="Also write made images as PNG, and a table.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Source of all randomness.")
+@click.option("--resume", is_flag=True, help="Go on with the same interpretation where it was stopped.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def command(
+    file: Path, run_id: str | None, units: tuple[str, ...], images: tuple[Path, ...], export_to: Path | None, seed: int, resume: bool,
+    quiet: bool,
+) -> None:
+    """Find out what each fitted neuron of FILE computes and write it into the same run."""
+    keep_freed_memory()
+    require_writable(file)
+    if export_to is not None:
+        check_folder(export_to)
+    runs = read_results(file, run_id)
+    if not runs:
+        raise NwbCompactError(file, found="no fitted run", expected="at least one", next_step=f"run 'nwb-compact fit {file}' first")
+    results, settings = runs[-1], Settings()
+    subject = _subject(file, results, _rows(results, units), images, seed, quiet)
+    decisive = [results.run_id, _digest(subject), repr(settings), seed, subject.pool.sha256, __version__]
+    work = Work("cpu", work_folder(file, ["interpret", *decisive], resume=resume), quiet)
+    found = interpretation_of(subject, settings, work)
+    write_interpretation(found, file, results.run_id)
+    if export_to is not None:
+        export_images(export_to, found["made_images"], results.unit_name)
+    work.remove()
+    click.echo(f"{file}: run {results.run_id}, {summary(found)}")
+
+
+def summary(found: Mapping[str, Table]) -> str:
+    """One line on what was found.
+
+    Examples
+    --------
+    >>> labels = Column("label", np.array(["dot", "edge", "dot"]))
+    >>> summary({"preferences": Table("", {"preference": labels})})
+    '3 units interpreted: 2 dot, 1 edge'
+    """
+    labels, n = np.unique(found["preferences"]["preference"], return_counts=True)
+    most_first = sorted(zip(-n, labels, strict=True))
+    return f"{counted(len(found['preferences']), 'unit')} interpreted: " + ", ".join(f"{-n} {name}" for n, name in most_first)
+
+
+def _rows(results: Results, units: Sequence[str]) -> Integer[np.ndarray, "chosen"]:
+    names = list(results.unit_name)
+    for unit in units:
+        if unit not in names:
+            found, expected = f"no unit '{unit}'", f"units of run {results.run_id}"
+            raise NwbCompactError("--units", found=found, expected=expected, next_step=nearest(unit, names))
+    chosen = sorted({names.index(unit) for unit in units}) if units else range(len(names))
+    return np.array(list(chosen), dtype=np.int64)
+
+
+def _subject(file: Path, results: Results, rows: np.ndarray, places: Sequence[Path], seed: int, quiet: bool) -> Subject:
+    with open_session(file) as session:
+        if session.images.pixels is None:
+            next_step = "convert the session with its images"
+            raise NwbCompactError(file, found="hashes instead of images", expected="pixels to show students", next_step=next_step)
+        pixels, measured = as_rgb(session.images.pixels), measured_means(session, results)
+    pool = image_pool(pixels, pixels[:0], places, images_folder(file), quiet=quiet)
+    scored = np.flatnonzero(np.array(results.side) == "scored")
+    usable = scored if len(scored) else np.arange(len(pixels))
+    return Subject(rows, tuple(results.students[row] for row in rows), pixels, usable, measured[:, rows], pool, seed)
+
+
+def _digest(subject: Subject) -> str:
+    """Identity of the students and of what was measured."""
+    digest = sha256(np.ascontiguousarray(subject.measured).tobytes() + subject.scored.tobytes())
+    for student in subject.students:
+        for name in sorted(student.arrays):
+            digest.update(name.encode() + np.ascontiguousarray(student.arrays[name]).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,80 @@
+"""Where in an image a unit looks: what covering a place of natural images does to its answers.
+
+Occlusion needs nothing but answers, so it is the same for a student, its teacher and a simulated neuron, and natural images drive also
+neurons that no square of sparse noise drives (Zeiler & Fergus 2014).
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from nwb_compact.interpretation.tables import UNIT, Column, Table
+from nwb_compact.student import IMAGE_PX
+
+Answers = Callable[[UInt8[np.ndarray, "image 112 112 3"], Sequence[int]], Float[np.ndarray, "image chosen"]]
+"""A model: what the chosen units answer to images, expected spikes in the counting window."""
+
+PLACES = 8
+"""Places a side that are covered in turn, each 14 px wide."""
+SOFT_PX = 4.0
+"""Over how many pixels a cover fades out, so that it brings no edge of its own."""
+
+
+def receptive_fields(answers: Answers, n_units: int, images: UInt8[np.ndarray, "image 112 112 3"]) -> Table:
+    """Centre, size and map of each unit's receptive field.
+
+    Parameters
+    ----------
+    answers
+        The model.
+    n_units
+        Units it answers for.
+    images
+        Some tens of natural images.
+
+    Returns
+    -------
+    One row a unit: `rf_row_px` and `rf_column_px` from the centre of the image, `rf_diameter_px` (four standard deviations of the map, as
+    of a Gaussian), `rf_map` (8 8): mean squared change of the answer over images, as a share of its sum. NaN where no cover changes
+    anything.
+    """
+    units = list(range(n_units))
+    whole = answers(images, units)
+    change = np.stack([((answers(covered(images, place), units) - whole) ** 2).mean(axis=0) for place in range(PLACES**2)], axis=1)
+    total = change.sum(axis=1, keepdims=True)
+    share = np.divide(change, total, out=np.full(change.shape, np.nan), where=total > 0)
+    row, column = np.divmod(np.arange(PLACES**2), PLACES)
+    place = [_centre_px(index) for index in (row, column)]
+    centre = [share @ along for along in place]
+    spread = sum((share * (along - middle[:, None]) ** 2).sum(axis=1) for along, middle in zip(place, centre, strict=True))
+    return Table("receptive fields of the students, from covering places of natural images", {
+        UNIT: Column("the unit", np.arange(n_units)),
+        "rf_row_px": Column("centre of the receptive field, pixels downwards from the centre of the image", centre[0]),
+        "rf_column_px": Column("the same, to the right", centre[1]),
+        "rf_diameter_px": Column("four standard deviations of the map, pixels of the 112 of an image", 4 * np.sqrt(spread / 2)),
+        "rf_map": Column("share of the mean squared change of the answer when a place is covered (row column)",
+                         share.reshape(n_units, PLACES, PLACES)),
+    })
+
+
+def covered(images: UInt8[np.ndarray, "image 112 112 3"], place: int) -> UInt8[np.ndarray, "image 112 112 3"]:
+    """Images with one of the 64 places, counted along rows, painted over in the image's own mean colour.
+
+    Examples
+    --------
+    >>> images = np.zeros((1, 112, 112, 3), np.uint8)
+    >>> images[:, :14, :14] = 255
+    >>> int(covered(images, 0)[0, 5, 5, 0])
+    4
+    """
+    away = [np.abs(np.arange(IMAGE_PX) - (IMAGE_PX - 1) / 2 - _centre_px(np.array([index]))) for index in divmod(place, PLACES)]
+    inside = [np.clip(0.5 + (IMAGE_PX / PLACES / 2 - distance) / SOFT_PX, 0, 1) for distance in away]
+    opacity = np.outer(*inside)[None, :, :, None]
+    mean = images.mean(axis=(1, 2), keepdims=True)
+    return np.rint(images + opacity * (mean - images)).astype(np.uint8)
+
+
+def _centre_px(index: np.ndarray) -> np.ndarray:
+    """Centre of a place from the centre of the image."""
+    return (index - (PLACES - 1) / 2) * (IMAGE_PX / PLACES)
