@@ -58,6 +58,7 @@ ROBUSTNESS_IMAGES = 150
 """Scored images that are changed."""
 SYNTHESIS_IMAGES = 60
 """Natural images of which made ones take mean and contrast, and among which adversarial ones start."""
+START = "image of the session that it started from, as in its table of images"
 EXTREMES = 20
 """Strongest and weakest natural images that are kept of each unit."""
 
@@ -123,7 +124,7 @@ def interpretation_of(subject: Subject, settings: Settings, work: Work) -> dict[
     found |= done("consolidation", n_units, lambda advance: _consolidation(subject, natural, advance))
     found |= done("filters", 1, lambda advance: _filters(subject, advance))
     found |= done("ablation", n_units, lambda advance: _ablation(subject, fields, found["tuning"], advance))
-    found |= done("images", n_units, lambda advance: _images(subject, natural[:SYNTHESIS_IMAGES], settings, advance))
+    found |= done("images", n_units, lambda advance: _images(subject, settings, advance))
     found |= done("natural images", len(subject.pool), lambda advance: _extremes(subject, advance))
     found |= done("robustness", 1 + sum(map(len, LEVELS.values())), lambda advance: _robustness(subject, advance))
     return {name: _in_the_run(table, subject.units) for name, table in found.items()}
@@ -177,12 +178,14 @@ def _ablation(subject: Subject, fields: Table, tuned: Table, advance: Advance) -
     return side_by_side(of, len(subject.students), advance)
 
 
-def _images(subject: Subject, natural: np.ndarray, settings: Settings, advance: Advance) -> Tables:
+def _images(subject: Subject, settings: Settings, advance: Advance) -> Tables:
+    rows = subject.some(np.arange(len(subject.images)), SYNTHESIS_IMAGES, "starts")
     seed = derived_seed(subject.seed, "made images") % 2**31
 
     def of(unit: int) -> dict[str, Table]:
-        made, alike = synthesised_images([subject.students[unit]], natural, settings, seed=seed)
-        return {"made_images": made, "made_image_similarity": alike}
+        made, alike = synthesised_images([subject.students[unit]], subject.images[rows], settings, seed=seed)
+        start = Column(f"{START}; -1: noise", np.where(made["start_row"] < 0, -1, rows[made["start_row"]]))
+        return {"made_images": Table(made.description, {**made.columns, "start_row": start}), "made_image_similarity": alike}
 
     return side_by_side(of, len(subject.students), advance)
 

@@ -1,0 +1,111 @@
+"""Is what `interpret` says true? Asked of simulated neurons, whose wiring is known.
+
+    python benchmarks/interpretation.py labels [--seeds 20]
+    python benchmarks/interpretation.py images SESSION.nwb [--run RUN] [--pool 5000]
+
+labels: a dot, an edge, a colour, a curvature and a texture neuron of each seed are shown the battery themselves; how many get the label of
+what they are wired for. Exit status 1 unless all dot, edge, colour and curvature neurons do.
+
+images: the made images of an interpreted run of a session that `nwb-compact simulate` wrote, shown to the true neurons. Exit status 1
+unless at least 90 % of the neurons answer their best maximizing image more than the best of `--pool` natural images, as many answer their
+minimizing one less than the median of these, and 80 % of the adversarial images move the true neuron the way they should.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from nwb_compact.images import as_rgb
+from nwb_compact.interpretation.physiology import probed, tuning
+from nwb_compact.interpretation.preference import preferences
+from nwb_compact.interpretation.receptive_field import receptive_fields
+from nwb_compact.interpretation.stimuli import battery
+from nwb_compact.natural_images import natural_images
+from nwb_compact.nwb_interpretation import read_interpretation
+from nwb_compact.nwb_results import read_results
+from nwb_compact.nwb_session import open_session
+from nwb_compact.simulated_neurons import LATER_ROLES, Neuron, expected_counts, neurons_from_wiring, simulated_neurons
+
+MUST_BE_RIGHT = ("dot", "edge", "colour", "curvature")
+FIELD_IMAGES, FIELD_SEED = 6, 5
+POOL_SEED = 10_001
+"""Another one than any simulated session has, so that its images are new."""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    of_labels = commands.add_parser("labels")
+    of_labels.add_argument("--seeds", type=int, default=20)
+    of_labels.set_defaults(measure=labels)
+    of_images = commands.add_parser("images")
+    of_images.add_argument("session", type=Path)
+    of_images.add_argument("--run")
+    of_images.add_argument("--pool", type=int, default=5000)
+    of_images.set_defaults(measure=made_images)
+    wanted = parser.parse_args()
+    sys.exit(0 if wanted.measure(wanted) else 1)
+
+
+def labels(wanted: argparse.Namespace) -> bool:
+    """How the true neurons are labelled."""
+    stimuli, natural = battery(), natural_images(FIELD_IMAGES, seed=FIELD_SEED)
+    given: dict[str, list[str]] = {role: [] for role in LATER_ROLES}
+    for seed in range(wanted.seeds):
+        neurons = simulated_neurons(len(LATER_ROLES), seed=seed)
+        answers = partial(answers_of, neurons)
+        shown = probed(answers, receptive_fields(answers, len(neurons), natural), stimuli)
+        found = preferences(stimuli, shown, tuning(stimuli, shown))["preference"]
+        for neuron, label in zip(neurons, found, strict=True):
+            given[neuron.role].append(str(label))
+    print("wired for   right  labels")
+    for role, labels_of_role in given.items():
+        names, n = np.unique(labels_of_role, return_counts=True)
+        right = labels_of_role.count(role) / len(labels_of_role)
+        print(f"{role:10s} {right:6.0%}  " + ", ".join(f"{count} {name}" for name, count in zip(names, n, strict=True)))
+    return all(set(given[role]) == {role} for role in MUST_BE_RIGHT)
+
+
+def answers_of(neurons: Sequence[Neuron], images: np.ndarray, units: Sequence[int]) -> np.ndarray:
+    """The true neurons as a model."""
+    return expected_counts([neurons[unit] for unit in units], images)
+
+
+def made_images(wanted: argparse.Namespace) -> bool:
+    """How the true neurons answer images that were made for their students."""
+    results = read_results(wanted.session, wanted.run)[-1]
+    found = read_interpretation(wanted.session, results.run_id)["made_images"]
+    with open_session(wanted.session) as session:
+        neurons, pixels = {neuron.name: neuron for neuron in neurons_from_wiring(session.wiring)}, as_rgb(session.images.pixels)
+    units = sorted(set(found["unit"].tolist()))
+    true = [neurons[results.unit_name[unit]] for unit in units]
+    natural = expected_counts(true, natural_images(wanted.pool, seed=POOL_SEED))
+    answers = expected_counts(true, found["image"])
+    start = expected_counts(true, pixels[np.maximum(found["start_row"], 0)])
+    best, least, moved = [], [], []
+    print("unit        role       r2    best natural  best maximizing  median natural  best minimizing")
+    for column, unit in enumerate(units):
+        of_unit = found["unit"] == unit
+        most = answers[of_unit & (found["kind"] == "maximizing"), column].max()
+        fewest = answers[of_unit & (found["kind"] == "minimizing"), column].min()
+        best.append(most > natural[:, column].max())
+        least.append(fewest < np.median(natural[:, column]))
+        r2 = results.scores["student_r2"][unit]
+        print(f"{results.unit_name[unit]:10s} {true[column].role:10s} {r2:.2f} {natural[:, column].max():12.2f} "
+              f"{most:14.2f} {np.median(natural[:, column]):14.2f} {fewest:14.2f}")
+        for kind, sign in (("adversarial-up", 1), ("adversarial-down", -1)):
+            chosen = of_unit & (found["kind"] == kind)
+            moved += (sign * (answers[chosen, column] - start[chosen, column]) > 0).tolist()
+    print(f"maximizing images above the best of {wanted.pool} natural ones: {np.mean(best):.0%} of {len(units)} neurons; "
+          f"minimizing ones below their median: {np.mean(least):.0%}; adversarial images that move the neuron as they should: "
+          f"{np.mean(moved):.0%} of {len(moved)}")
+    return bool(np.mean(best) >= 0.9 and np.mean(least) >= 0.9 and np.mean(moved) >= 0.8)
+
+
+if __name__ == "__main__":
+    main()
