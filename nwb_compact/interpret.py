@@ -263,7 +263,7 @@ def command(
     keep_freed_memory()
     require_writable(file)
     if export_to is not None:
-        check_folder(export_to)
+        check_folder(export_to, overwrite=False)
     runs = read_results(file, run_id)
     if not runs:
         raise NwbCompactError(file, found="no fitted run", expected="at least one", next_step=f"run 'nwb-compact fit {file}' first")

@@ -1,15 +1,15 @@
 """Images made for a neuron: those that its student answers most and least, and small changes of photographs that raise or lower its answer.
 
-An image is moved along the gradient of the answer (activity maximisation: Erhan, Bengio, Courville & Vincent 2009). The study (Cowley, Stan,
-Pillow & Smith, Nature 2026) starts at uniform noise from 128 to 178 and takes 1,000 steps of 10 grey levels along the gradient over its
-RMS, blurred by 1 px; it blurs the image by 1 px each 50 steps and keeps the best image seen. Four things are ours:
+An image is moved along the gradient of the answer (activity maximisation: Erhan, Bengio, Courville & Vincent 2009). The study (Cowley,
+Stan, Pillow & Smith, Nature 2026) starts from uniform noise of 128 to 178 and takes 1,000 steps of 10 grey levels along the gradient over
+its RMS, blurred by 1 px; it blurs the image by 1 px each 50 steps and keeps the best image seen. Four things are ours:
 
-- Contrast is matched: each image has the mean and the RMS contrast (SD over all pixels and channels) of natural images, so none wins by
-  contrast alone.
+- Contrast is matched: each image has the mean and the RMS contrast (SD over all pixels and channels) of natural images, so that none wins
+  by contrast alone.
 - Contrast grows from that of faint noise to the full one, so that little of it is left to what the noise happened to be.
-- Steps shrink geometrically, so that fewer are needed and the last image is the one to keep.
+- Steps shrink geometrically, so that 100 are enough and the last image is the one to keep.
 - What a student answers, its neuron need not. Gradients are taken at shifted images (Olah, Mordvintsev & Schubert 2017), and colour weighs
-  less in them than luminance, as it varies less in natural images. Both make images that drive other models of the neuron, too.
+  less in them than luminance, as it varies less in natural images. Images made so drive other models of the same neuron more.
 """
 
 from collections.abc import Iterator, Sequence
@@ -58,11 +58,9 @@ class Settings:
     first_step: float = 20.0
     """RMS of the first step, grey levels. The study: 10 for all steps, before the blur."""
     last_step: float = 1.0
-    gradient_blur_px: float = 1.0
-    """SD of a Gaussian; the study's."""
-    image_blur_px: float = 1.0
-    """SD of a Gaussian; the study's."""
-    image_blur_every: int = 25
+    blur_px: float = 1.0
+    """SD of the Gaussian that blurs gradients and images; the study's."""
+    blur_every: int = 25
     """Steps from one blur of the image to the next. The study: 50."""
     growing_share: float = 0.5
     """Share of the steps in which contrast grows."""
@@ -78,8 +76,8 @@ class Settings:
 
 
 def synthesise(
-    student: StudentWeights, direction: Integer[np.ndarray, "image"], is_grey: Bool[np.ndarray, "image"], seed: Integer[np.ndarray, "image"],
-    settings: Settings, *, mean_level: float, contrast: float,
+    student: StudentWeights, direction: Integer[np.ndarray, "image"], is_grey: Bool[np.ndarray, "image"],
+    seed: Integer[np.ndarray, "image"], settings: Settings, *, mean_level: float, contrast: float,
 ) -> UInt8[np.ndarray, "image 112 112 3"]:
     """Images that a student answers most or least, at the mean and the contrast of natural images.
 
@@ -113,13 +111,12 @@ def synthesise(
     """
     opened, sign = open_student(student), _of_images(direction)
     chroma = _of_images(np.where(is_grey, 0.0, settings.chroma))
-    gradient_blur, image_blur = _blur_matrix(settings.gradient_blur_px), _blur_matrix(settings.image_blur_px)
-    image = _matched(_noise(is_grey, seed), mean_level, FAINT_CONTRAST)
+    blur, image = _blur_matrix(settings.blur_px), _matched(_noise(is_grey, seed), mean_level, FAINT_CONTRAST)
     steps = _steps(settings.first_step, settings.last_step, settings.steps, settings.shift_px)
     for number, (size, shift) in enumerate(steps, start=1):
-        image = image + sign * size * _conditioned(_gradient(opened, image, shift), chroma, gradient_blur)
-        if number % settings.image_blur_every == 0 and number < settings.steps:
-            image = _blurred(image, image_blur)
+        image = image + sign * size * _conditioned(_gradient(opened, image, shift), chroma, blur)
+        if number % settings.blur_every == 0 and number < settings.steps:
+            image = _blurred(image, blur)
         grown = min(1.0, number / max(1.0, settings.growing_share * settings.steps))
         image = _matched(image, mean_level, FAINT_CONTRAST + grown * (contrast - FAINT_CONTRAST))
     return _as_images(image)
@@ -147,7 +144,7 @@ def adversarial(
     RGB; the same images where the answer depends on no pixel.
     """
     opened, sign, chroma = open_student(student), _of_images(direction), torch.tensor(settings.chroma)
-    blur, start = _blur_matrix(settings.gradient_blur_px), as_tensor(images, "cpu")
+    blur, start = _blur_matrix(settings.blur_px), as_tensor(images, "cpu")
     change = torch.zeros_like(start)
     for size, shift in _steps(settings.adversarial_first_step, settings.last_step, settings.adversarial_steps, settings.shift_px):
         change = change + sign * size * _conditioned(_gradient(opened, start + change, shift), chroma, blur)

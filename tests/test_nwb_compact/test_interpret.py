@@ -32,7 +32,7 @@ def constant(student):
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
     """Three units, the second of which has a student with constant output."""
-    path, session = tmp_path_factory.mktemp("interpret") / "session.nwb", simulate_session(n_units=3, n_images=16, n_repeats=2, seed=0)
+    path, session = tmp_path_factory.mktemp("interpret") / "session.nwb", simulate_session(n_units=3, n_images=20, n_repeats=2, seed=0)
     write_session(session, path)
     students = [example_student((4, 4, 3, 3, 3), seed=seed) for seed in range(3)]
     write_results(replace(example_results(session), students=(students[0], constant(students[1]), students[2])), path)
@@ -113,7 +113,7 @@ def test_bad_input_is_one_line(fitted, quick, arguments, says):
 
 
 def test_a_file_without_a_run_or_without_pixels(tmp_path, quick):
-    session = simulate_session(n_units=2, n_images=8, n_repeats=2, seed=0)
+    session = simulate_session(n_units=2, n_images=20, n_repeats=2, seed=0)
     write_session(session, tmp_path / "bare.nwb")
     done = run(tmp_path / "bare.nwb")
     assert done.exit_code == 1

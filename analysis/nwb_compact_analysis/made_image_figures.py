@@ -1,0 +1,225 @@
+"""Figures of the images that drive and silence one unit, natural and made, and of how its model stands changes of images.
+
+The same contract as `unit_figures`: values in, axes out. Values are tables of `nwb-compact interpret`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Integer, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from nwb_compact.interpretation.tables import Table
+from nwb_compact.session import Pixels
+from nwb_compact_analysis.image_figures import INTACT, changes_of
+from nwb_compact_analysis.strips import INK, say_nothing_known
+from nwb_compact_analysis.style import GREY, PAGE_IN, STUDENT, STUDENT_MARKER, axes_or_new, styled
+
+NATURAL = {"natural-strongest": "strongest", "natural-weakest": "weakest"}
+"""Kinds of natural images, and what stands above them."""
+RANKS = 8
+"""Natural images of each kind that are drawn."""
+MADE: Mapping[tuple[str, bool], str] = {
+    ("maximizing", False): "maximizing",
+    ("maximizing", True): "in grey",
+    ("minimizing", False): "minimizing",
+    ("adversarial-up", False): "changed to raise",
+    ("adversarial-down", False): "changed to lower",
+}
+"""Kinds of made images and whether they are grey, in the order of the figure, and what stands above them."""
+MADE_A_ROW = 9
+ROBUSTNESS_IN = 1.5
+LEVELS = {
+    "noise": "SD, grey levels", "blur": "SD, px", "contrast": "contrast left", "luminance": "added levels", "occlusion": "share covered",
+    "shift": "shift, px",
+}
+"""What the levels of each change are, in a few letters."""
+_PITCH, _ROW_PITCH, _GAP = 1.06, 1.52, 0.18
+"""In widths of one image."""
+
+
+# Natural images -----------------------------------------------------------------------------------------------------------
+
+
+def session_rows(sha256: Sequence[str]) -> Integer[np.ndarray, "own"]:
+    """Which image of the session each of the first images of the pool is: `image_pool` takes every image of the session once.
+
+    Examples
+    --------
+    >>> session_rows(["a", "b", "a", "c"]).tolist()
+    [0, 1, 3]
+    """
+    first: dict[str, int] = {}
+    for row, digest in enumerate(sha256):
+        first.setdefault(digest, row)
+    return np.array(list(first.values()), dtype=np.int64)
+
+
+@styled
+def plot_natural_images(
+    natural: Table, pixels: Pixels | None, rows: Integer[np.ndarray, "own"], measured: Float[np.ndarray, "image"],
+    ax: Axes | None = None,
+) -> Axes:
+    """The natural images that a unit's student answers most (above) and least (below), with predicted | measured response.
+
+    Parameters
+    ----------
+    natural
+        Of one unit: rows of `natural_images`.
+    pixels
+        Of the session, read one by one; None where the file keeps only hashes.
+    rows
+        From `session_rows`. An image of the pool beyond them comes from elsewhere: the file has no picture of it and no response to it.
+    measured
+        Repeat averages of the session's images, NaN where not measured.
+    ax
+        Where to draw; a new figure when not given.
+    """
+    ax = axes_or_new(ax, natural_height_in(), PAGE_IN)
+    for line, (kind, title) in enumerate(NATURAL.items()):
+        top = line * _ROW_PITCH
+        ax.text(0, top - 0.06, f"{title}: predicted | measured, spikes" if line == 0 else title, va="bottom", color=GREY, fontsize=7.5)
+        chosen = np.flatnonzero(natural["kind"] == kind)
+        for rank, row in enumerate(chosen[np.argsort(natural["rank"][chosen], kind="stable")][:RANKS]):
+            number, answer = int(natural["row"][row]), float(natural["answer"][row])
+            image = int(rows[number]) if 0 <= number < len(rows) else None
+            left = rank * _PITCH
+            if image is None or pixels is None:
+                _draw_absent(ax, "not an image\nof the session" if image is None else "no picture\nin the file", left, top)
+            else:
+                draw_image(ax, np.asarray(pixels[image]), left, top)
+            response = "" if image is None else f" | {_spikes(measured[image])}"
+            ax.text(left + 0.5, top + 1.04, f"{_spikes(answer)}{response}", ha="center", va="top", fontsize=7)
+    ax.set(xlim=(-0.02, RANKS * _PITCH), ylim=(2 * _ROW_PITCH - 0.26, -0.26), aspect="equal")
+    ax.set_axis_off()
+    return ax
+
+
+def natural_height_in() -> float:
+    """Height of the figure of natural images, inches."""
+    return 2 * _ROW_PITCH * PAGE_IN / (RANKS * _PITCH)
+
+
+def draw_image(ax: Axes, picture: UInt8[np.ndarray, "*image_shape"], left: float, top: float) -> None:
+    """One image, one unit wide, grey or colour."""
+    extent = (left, left + 1, top + 1, top)
+    ax.imshow(picture.squeeze(), extent=extent, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
+
+
+def _draw_absent(ax: Axes, text: str, left: float, top: float) -> None:
+    ax.add_patch(Rectangle((left, top), 1, 1, facecolor="#F0F0F0", edgecolor=GREY, linewidth=0.6))
+    ax.text(left + 0.5, top + 0.5, text, ha="center", va="center", fontsize=7, color="#595959")
+
+
+# Made images --------------------------------------------------------------------------------------------------------------
+
+
+@styled
+def plot_made_images(made: Table, ax: Axes | None = None) -> Axes:
+    """The images made for a unit; below each the student's answer to the image it started from, and to itself.
+
+    Parameters
+    ----------
+    made
+        Of one unit: rows of `made_images`.
+    ax
+        Where to draw; a new figure when not given.
+    """
+    groups = made_groups(made)
+    ax = axes_or_new(ax, made_height_in(made), PAGE_IN)
+    left, line, right = 0.0, 0, 0.0
+    for title, rows in groups:
+        if left and left + len(rows) * _PITCH > _made_width():
+            left, line = 0.0, line + 1
+        ax.text(left, line * _ROW_PITCH - 0.06, title, va="bottom", color=GREY, fontsize=7.5)
+        for row in rows:
+            draw_image(ax, made["image"][row], left, line * _ROW_PITCH)
+            text = f"{_spikes(made['start_answer'][row])}\nto {_spikes(made['answer'][row])}"
+            ax.text(left + 0.5, line * _ROW_PITCH + 1.04, text, ha="center", va="top", fontsize=7)
+            left += _PITCH
+        left, right = left + _GAP, max(right, left)
+    ax.set(xlim=(-0.02, _made_width()), ylim=((line + 1) * _ROW_PITCH - 0.26, -0.26), aspect="equal")
+    ax.set_axis_off()
+    return ax
+
+
+def made_groups(made: Table) -> list[tuple[str, Integer[np.ndarray, "image"]]]:
+    """Title and rows of each kind of made image that there is; kinds of another program last, under their own name."""
+    kind, is_grey = made["kind"].tolist(), made["is_grey"].astype(bool).tolist()
+    known = [key for key in MADE if key in set(zip(kind, is_grey, strict=True))]
+    other = [key for key in dict.fromkeys(zip(kind, is_grey, strict=True)) if key not in MADE]
+    return [(MADE.get(key, key[0][:24]), np.flatnonzero((made["kind"] == key[0]) & (made["is_grey"] == key[1]))) for key in [*known, *other]]
+
+
+def made_height_in(made: Table) -> float:
+    """Height of the figure of made images, inches."""
+    left, lines = 0.0, 1
+    for _, rows in made_groups(made):
+        if left and left + len(rows) * _PITCH > _made_width():
+            left, lines = 0.0, lines + 1
+        left += len(rows) * _PITCH + _GAP
+    return lines * _ROW_PITCH * PAGE_IN / _made_width()
+
+
+def _made_width() -> float:
+    return MADE_A_ROW * _PITCH + (len(MADE) - 1) * _GAP
+
+
+def _spikes(value: float) -> str:
+    if not np.isfinite(value):
+        return "–"
+    return (f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}").replace("-", "−")
+
+
+# Changed images -----------------------------------------------------------------------------------------------------------
+
+
+@styled
+def robustness_figure(
+    robustness: Table, r2: Float[np.ndarray, "step"], answer_r2: Float[np.ndarray, "step"], dots_per_inch: int
+) -> Figure:
+    """Scores of one unit against the level of each change of the images, on one scale."""
+    changes = changes_of(robustness)
+    figure = Figure(figsize=(PAGE_IN, ROBUSTNESS_IN), dpi=dots_per_inch, layout="constrained")
+    axes = figure.subplots(1, max(1, len(changes)), sharey=True, squeeze=False)[0]
+    for ax, change in zip(axes, changes, strict=False):
+        plot_change(robustness, change, r2, answer_r2, ax)
+    for ax in axes[1:]:
+        ax.set_ylabel("")
+    return figure
+
+
+@styled
+def plot_change(
+    robustness: Table, change: str, r2: Float[np.ndarray, "step"], answer_r2: Float[np.ndarray, "step"], ax: Axes | None = None
+) -> Axes:
+    """One change of the images: r2 with what was measured (circles), and with the answers to the intact images (squares).
+
+    Parameters
+    ----------
+    robustness
+        The changes and their levels.
+    change
+        One of them.
+    r2, answer_r2
+        One unit's columns of the table.
+    ax
+        Where to draw; a new figure when not given.
+    """
+    ax = axes_or_new(ax, ROBUSTNESS_IN, 1.3)
+    rows = np.flatnonzero(robustness["change"] == change)
+    intact = np.flatnonzero(robustness["change"] == INTACT)
+    x = np.arange(len(rows))
+    if len(intact) and np.isfinite(r2[intact[0]]):
+        ax.axhline(r2[intact[0]], color=STUDENT, linewidth=0.8, linestyle="--", zorder=0)
+    ax.plot(x, answer_r2[rows], color=INK, linewidth=1, marker="s", markersize=3, zorder=2, clip_on=False)
+    ax.plot(x, r2[rows], color=STUDENT, linewidth=1.2, marker=STUDENT_MARKER, markersize=3.5, zorder=3, clip_on=False)
+    ax.set(xlim=(-0.4, len(rows) - 0.6), ylim=(0, 1), ylabel="r²", xlabel=LEVELS.get(change, "level"))
+    ax.set_xticks(x, [f"{level:g}".replace("-", "−") for level in robustness["level"][rows]])
+    ax.set_title(change, loc="left")
+    if not (np.isfinite(r2[rows]).any() or np.isfinite(answer_r2[rows]).any()):
+        say_nothing_known(ax, "not known")
+    return ax
+

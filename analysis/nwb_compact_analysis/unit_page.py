@@ -1,0 +1,403 @@
+"""One page a unit: who it is, how good its model is, and what the model computes, for a reader who does not have the paper at hand.
+
+`unit_sections` draws, `render_unit_page` writes; both take values and give values. What is missing gets a plain sentence in its place: a
+run may be interpreted for some units only (`interpret --units`), a student may answer all images alike, a file may keep no pictures.
+"""
+
+import re
+import shlex
+from collections.abc import Callable
+from functools import partial
+from html import escape
+from io import BytesIO
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nwb_compact.interpretation.tables import Table
+from nwb_compact.results import Results
+from nwb_compact.session import Session
+from nwb_compact_analysis import circuit_figures, made_image_figures, tuning_figures
+from nwb_compact_analysis.page import _FRAME, _STYLE, STUDY, Picture, Section, _decimals, _pairs, _section
+from nwb_compact_analysis.physiology_figures import criterion
+from nwb_compact_analysis.strips import say_nothing_known
+from nwb_compact_analysis.style import PAGE_IN, styled
+from nwb_compact_analysis.tuning_figures import Tables, row_of, rows_of
+from nwb_compact_analysis.unit_figures import plot_predicted_against_measured
+
+DOTS_PER_INCH = 150
+WHO_IN = 2.0
+MEANINGS = {
+    "edge": "the orientation of gratings matters to it",
+    "curvature": "the side that curves face matters to it",
+    "dot": "it answers dots more than large edges",
+    "texture": "it answers crossed lines more than any single element",
+    "colour": "it answers colours that are as bright as the background more than anything grey",
+}
+"""What each label says, in words."""
+NOT_INTERPRETED = "nwb-compact interpret has not been run for this unit, so what its model computes is not known."
+
+
+def unit_sections(results: Results, session: Session, tables: Tables, measured: Float[np.ndarray, "image unit"], unit: int) -> list[Section]:
+    """All figures of one unit with their captions, in the order of its page, about two printed sheets.
+
+    Parameters
+    ----------
+    results
+        The run.
+    session
+        Its session; its images may lie on disk.
+    tables
+        From `nwb_interpretation.read_interpretation`; empty where the run was not interpreted.
+    measured
+        Repeat averages of every image, NaN where not measured; (image unit) as in `results`.
+    unit
+        Row of `results`.
+
+    Examples
+    --------
+    >>> from nwb_compact.results import example_results
+    >>> from nwb_compact.session import example_session
+    >>> session = example_session()
+    >>> results = example_results(session)
+    >>> sections = unit_sections(results, session, {}, results.teacher_prediction.astype(float), 0)
+    >>> [section.heading for section in sections if section.pictures]
+    ['Preference, fit and receptive field', 'Filters, layer by layer']
+    """
+    return [
+        _who(results, tables, measured, unit),
+        _filters(results, unit),
+        _tuning(tables, unit),
+        _natural(results, session, tables, measured, unit),
+        _made(tables, unit),
+        _ablation(tables, unit),
+        _circuit(results, tables, unit),
+        _robustness(tables, unit),
+    ]
+
+
+def render_unit_page(
+    results: Results, session: Session, source: str, tables: Tables, measured: Float[np.ndarray, "image unit"], unit: int
+) -> str:
+    """The whole page of a unit as HTML: no script, nothing to load, every word from the file escaped.
+
+    Parameters
+    ----------
+    results, session, tables, measured, unit
+        As `unit_sections` takes them.
+    source
+        The session file as the user named it.
+
+    Examples
+    --------
+    >>> from nwb_compact.results import example_results
+    >>> from nwb_compact.session import example_session
+    >>> session = example_session()
+    >>> results = example_results(session)
+    >>> page = render_unit_page(results, session, "a.nwb", {}, results.teacher_prediction.astype(float), 0)
+    >>> page[:15], page.count("<img ")
+    ('<!DOCTYPE html>', 2)
+    """
+    name = results.unit_name[unit]
+    of = session.about.session_id or session.about.identifier
+    command = f"nwb-compact interpret {shlex.quote(source)} --run {shlex.quote(results.run_id)} --units {shlex.quote(name)}"
+    parts = [
+        f"<h1>{escape(name)}</h1>",
+        f'<p class="lead">{escape(unit_headline(results, tables, unit))}</p>',
+        _numbers(results, unit, of),
+        *(_section(section) for section in unit_sections(results, session, tables, measured, unit)),
+        f"<h2>How to get this again</h2>\n<pre>{escape(command)}</pre>\n<p>The method: {escape(STUDY)}</p>",
+    ]
+    title = f"nwb-compact: {name} of {of}, run {results.run_id}"
+    return _FRAME.format(title=escape(title), style=_STYLE + _UNIT_STYLE, body="\n".join(parts))
+
+
+def page_name(results: Results, unit: int) -> str:
+    """Name of the file of a unit's page: its row, which makes it unique, and what of its name every file system takes.
+
+    Examples
+    --------
+    >>> from nwb_compact.results import example_results
+    >>> page_name(example_results(), 1)
+    'unit_2_unit-2.html'
+    """
+    safe = re.sub(r"[^A-Za-z0-9-]+", "_", results.unit_name[unit])[:60].strip("_")
+    return f"unit_{unit + 1}_{safe}.html" if safe else f"unit_{unit + 1}.html"
+
+
+def unit_headline(results: Results, tables: Tables, unit: int) -> str:
+    """What the unit prefers and how far to believe it, in two sentences.
+
+    Examples
+    --------
+    >>> from nwb_compact.results import example_results
+    >>> unit_headline(example_results(), {}, 0).split(".")[0]
+    'nwb-compact interpret has not been run for this unit, so what its model computes is not known'
+    """
+    r2 = float(results.scores["student_r2"][unit])
+    good = f"The model explains {r2:.0%} of the variance of its average responses to images it did not learn from."
+    if not np.isfinite(r2):
+        reason = results.reason[unit] or "no reason is stored"
+        good = f"How well the model predicts it is not known: {reason}."
+    found = rows_of(tables, "preferences", unit)
+    return f"{NOT_INTERPRETED if found is None else preference_text(found)} {good}"
+
+
+def preference_text(found: Table) -> str:
+    """The label of a unit as a sentence with its evidence.
+
+    Examples
+    --------
+    >>> from nwb_compact.interpretation.tables import Column
+    >>> index = Column("the label needs at least 0.33", np.array([0.5]))
+    >>> preference_text(Table("", {"preference": Column("", np.array(["dot"])), "dot_index": index}))
+    'Its model prefers dot: it answers dots more than large edges (index 0.50, at least 0.33 is needed).'
+    """
+    label = str(found["preference"][0])
+    if f"{label}_index" not in found.columns:
+        return "What its model prefers is unclear: no index passes its criterion by a clear margin."
+    meaning = f": {MEANINGS[label]}" if label in MEANINGS else ""
+    least = criterion(found, label)
+    needed = f", at least {least:g} is needed" if np.isfinite(least) else ""
+    return f"Its model prefers {label}{meaning} (index {float(found[f'{label}_index'][0]):.2f}{needed})."
+
+
+def _numbers(results: Results, unit: int, session_name: str) -> str:
+    value = {name: float(column[unit]) for name, column in results.scores.items()}
+    corrected = value["student_r2_er"]
+    interval = f" [{_decimals(value['student_r2_er_low'])}, {_decimals(value['student_r2_er_high'])}]"
+    counts = ", ".join(str(count) for count in results.filters_per_layer[unit])
+    rows = {
+        "session, run": f"{session_name}, {results.run_id}",
+        "r²": _decimals(value["student_r2"]) + " on scored images",
+        **({"r² noise-corrected": f"{corrected:.2f}{interval if np.isfinite(value['student_r2_er_low']) else ''}"}
+           if np.isfinite(corrected) else {}),
+        "parameters": _decimals(value["student_parameters"], 0),
+        "5 × 5 kernels": f"{counts} in layers 1 to {results.filters_per_layer.shape[1]}",
+        "mean response": f"{_decimals(value['mean_count'], 1)} spikes in the counting window",
+    }
+    return _pairs(rows)
+
+
+# Sections, in the order of the page ---------------------------------------------------------------------------------------
+
+
+def _who(results: Results, tables: Tables, measured: np.ndarray, unit: int) -> Section:
+    heading = "Preference, fit and receptive field"
+    text = (
+        "Left: an index a label, from the answers to made images; a label is given where its index passes its tick by a clear margin. "
+        "Middle: predicted and measured response to the scored images, spikes; dashed: both agree. Right: how much covering a place of "
+        "natural images changes the answer."
+    )
+    missing = []
+    if row_of(tables, "preferences", unit) is None or row_of(tables, "receptive_fields", unit) is None:
+        missing.append(NOT_INTERPRETED)
+    scored = np.asarray(results.side) == "scored"
+    if not np.isfinite(measured[scored, unit]).any():
+        missing.append("No scored image has a measured response, so the middle is empty.")
+    alt = f"Preference indices, predicted against measured responses and receptive field of {results.unit_name[unit]}."
+    figure = _who_figure(results, tables, measured, unit)
+    return Section(heading, " ".join([text, *missing]), (_picture("who.png", alt, figure),))
+
+
+@styled
+def _who_figure(results: Results, tables: Tables, measured: np.ndarray, unit: int) -> Figure:
+    figure = Figure(figsize=(PAGE_IN, WHO_IN), dpi=DOTS_PER_INCH, layout="constrained")
+    left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1, 1.1])
+    panels: list[tuple[str, Callable[[Table, Axes], Axes], Axes]] = [
+        ("preferences", tuning_figures.plot_evidence, left), ("receptive_fields", tuning_figures.plot_receptive_field, right)]
+    for name, plot, ax in panels:
+        found = rows_of(tables, name, unit)
+        if found is None:
+            ax.set_axis_off()
+            say_nothing_known(ax, "not interpreted")
+        else:
+            plot(found, ax)
+    plot_predicted_against_measured(results, measured, unit, middle)
+    return figure
+
+
+def _filters(results: Results, unit: int) -> Section:
+    text = (
+        "The largest 5 × 5 kernels of each layer, at most 24, each scaled by its own largest weight; grey is zero. Layer 1 sees colours; "
+        "the others see one map of the layer below each, with the sign that makes their sum positive. Right: how many each layer keeps "
+        "after pruning. The study found many in layers 1 to 3 and few after (consolidation). Students of one fit share layers 1 and 2 "
+        "until the last pruning, so their filters resemble those of other units partly by construction."
+    )
+    counts = ", ".join(str(count) for count in results.filters_per_layer[unit])
+    alt = f"Kernels of the five layers; layers 1 to 5 keep {counts}."
+    return Section("Filters, layer by layer", text, (_picture("filters.png", alt, circuit_figures.filters_figure(results, unit, DOTS_PER_INCH)),))
+
+
+def _tuning(tables: Tables, unit: int) -> Section:
+    heading, probed = "Tuning to made images", tuning_figures.probed_of(tables, unit)
+    if probed is None:
+        known = row_of(tables, "tuning", unit) is not None
+        return Section(heading, "The model's answers to made images are not numbers." if known else NOT_INTERPRETED)
+    if np.ptp(probed.answers) == 0:
+        return Section(heading, f"The model answers every made image alike, with {probed.answers[0]:.2f} spikes.")
+    text = (
+        "What the model answers to images about its receptive field, all on one scale; dashed: the blank screen. OSI is 1 minus circular "
+        "variance; F1/F0 is above 1 for a simple and below for a complex cell. Suppression is 1 minus the answer to the largest over that to "
+        "the best size, above blank. The first four colours are as bright as the background."
+    )
+    alt = "Answers to kinds of images, orientations, dots, colours, curve directions and grating sizes."
+    return Section(heading, text, (_picture("tuning.png", alt, tuning_figures.tuning_figure(probed, DOTS_PER_INCH)),))
+
+
+def _natural(results: Results, session: Session, tables: Tables, measured: np.ndarray, unit: int) -> Section:
+    heading, found = "Natural images it answers most and least", rows_of(tables, "natural_images", unit)
+    if found is None:
+        return Section(heading, NOT_INTERPRETED)
+    if not (found["row"] >= 0).any():
+        return Section(heading, "The model answers all natural images alike, so none is its strongest or weakest.")
+    answers = rows_of(tables, "natural_answers", unit)
+    n = f" {int(answers['n_images'][0]):,}" if answers is not None and "n_images" in answers.columns else ""
+    text = f"Of{n} natural images, those with the strongest and the weakest predicted response, the most extreme first."
+    rows = made_image_figures.session_rows(session.images.sha256)
+    if (found["row"] >= len(rows)).any():
+        text += " Images that were searched beside the session's own are not in the file: of these there is only the predicted response."
+    if session.images.pixels is None:
+        text += " The file keeps only hashes of its images, so there are no pictures."
+    plot = partial(made_image_figures.plot_natural_images, found, session.images.pixels, rows, measured[:, unit])
+    alt = "Natural images with the strongest and the weakest predicted response."
+    return Section(heading, text, (_drawn("natural.png", alt, plot, made_image_figures.natural_height_in()),))
+
+
+def _made(tables: Tables, unit: int) -> Section:
+    heading, made = "Images made for it", rows_of(tables, "made_images", unit)
+    if made is None:
+        return Section(heading, NOT_INTERPRETED)
+    text = (
+        "Made from noise at the mean and contrast of natural images, so that the model answers most or least; and photographs changed by at "
+        "most 10 grey levels on average, which should raise or lower its answer. Below each: answer to the image it started from, and to "
+        "itself, spikes. What drives the model is a hypothesis about the neuron until it is shown."
+    )
+    alike = rows_of(tables, "made_image_similarity", unit)
+    if alike is not None and np.isfinite(alike["seed_similarity"][0]):
+        text += f" Maximizing images from different noise correlate {alike['seed_similarity'][0]:.2f}."
+    if not (made["answer"] != made["start_answer"]).any():
+        text += " No change of an image moves this model's answer, so they show nothing."
+    plot = partial(made_image_figures.plot_made_images, made)
+    alt = "Images that were made to drive or silence the model, and photographs changed a little."
+    return Section(heading, text, (_drawn("made.png", alt, plot, made_image_figures.made_height_in(made)),))
+
+
+def _ablation(tables: Tables, unit: int) -> Section:
+    heading, ablation = "Which filters it needs", rows_of(tables, "ablation", unit)
+    if ablation is None:
+        return Section(heading, NOT_INTERPRETED)
+    if not np.isfinite(ablation["r2_with_intact"]).any():
+        return Section(heading, "The model's answers to natural images do not vary, so no filter can be told to matter.")
+    text = (
+        "Each filter silenced alone, its map set to 0. Left, filters of each layer from the highest to the lowest. Right, the dot-size curve "
+        "of the whole model, of the circuit below, and without the filters that change it most. A filter is a map here; the study counts "
+        f"the kernels that read it, so that its layer-3 filters are our maps of layer 2. {most_needed(ablation)}"
+    )
+    alt = f"Effects of silencing each of {len(ablation)} filters, and dot-size curves."
+    figure = circuit_figures.ablation_figure(ablation, rows_of(tables, "circuits", unit), dot_sizes(tables), DOTS_PER_INCH)
+    return Section(heading, text, (_picture("ablation.png", alt, figure),))
+
+
+def most_needed(ablation: Table, n: int = 3) -> str:
+    """The filters without which answers to natural images change most, in a sentence.
+
+    Examples
+    --------
+    >>> from nwb_compact.interpretation.tables import Column
+    >>> columns = {"layer": [3, 1], "filter": [2, 0], "r2_with_intact": [0.2, 0.9], "r2_change": [-0.3, 0.01]}
+    >>> most_needed(Table("", {name: Column("", np.array(values)) for name, values in columns.items()}), 1)
+    "Answers change most without L3 F2 (r² with the whole model's 0.20, with the neuron's −0.30)."
+    """
+    lost = 1 - ablation["r2_with_intact"].astype(float)
+    rows = [row for row in np.argsort(-np.nan_to_num(lost), kind="stable")[:n] if np.isfinite(lost[row])]
+    change = [float(ablation["r2_change"][row]) for row in rows]
+    words = [
+        f"L{ablation['layer'][row]} F{ablation['filter'][row]} (r² with the whole model's {1 - lost[row]:.2f}"
+        + (f", with the neuron's {moved:+.2f})".replace("-", "−") if np.isfinite(moved) else ")")
+        for row, moved in zip(rows, change, strict=True)
+    ]
+    return f"Answers change most without {', '.join(words)}." if words else ""
+
+
+def dot_sizes(tables: Tables) -> Float[np.ndarray, "size"]:
+    """Diameters of the dots in the middle of the receptive field; none where there are no probes."""
+    if "probes" not in tables:
+        return np.empty(0)
+    probes = tables["probes"]
+    centred = (probes["family"] == "dot") & (probes["row_offset_px"] == 0) & (probes["column_offset_px"] == 0)
+    return np.unique(probes["size_px"][centred]).astype(float)
+
+
+def _circuit(results: Results, tables: Tables, unit: int) -> Section:
+    heading = "The smallest circuit for its dot-size curve"
+    circuit, filters, connections = (rows_of(tables, name, unit) for name in ("circuits", "circuit_filters", "circuit_connections"))
+    if circuit is None:
+        return Section(heading, NOT_INTERPRETED)
+    if filters is None or connections is None:
+        return Section(heading, "The model answers dots of all sizes alike, so there is no circuit to find.")
+    text = (
+        f"The filters that alone explain {circuit['explained'][0]:.0%} of the dot-size curve: {circuit['n_kept'][0].sum()} of "
+        f"{circuit['n_filters'][0].sum()}. From the image (left) to the answer (right). Of each filter: its number and its largest effect in "
+        "spikes; its picture (layer 1: its kernel; layers 2 to 4: the kernel that reads it, which the study counts as a filter of the next "
+        "layer; layer 5: readout weights over the image; bright is positive); its effect on the answer to a blank image and to dots of "
+        "growing size (left to right, each layer on its own scale). The frame tells the sign of the largest effect; the curve tells more, "
+        "as a filter may excite at small dots and inhibit at large ones."
+    )
+    plot = partial(circuit_figures.plot_circuit, results.students[unit], circuit, filters, connections)
+    kept = ", ".join(str(count) for count in circuit["n_kept"][0])
+    alt = f"Diagram of the circuit: {kept} filters in layers 1 to 5 and their connections."
+    return Section(heading, text, (_drawn("circuit.png", alt, plot, circuit_figures.circuit_height_in(filters)),))
+
+
+def _robustness(tables: Tables, unit: int) -> Section:
+    heading, column = "When images are changed", row_of(tables, "receptive_fields", unit)
+    if column is None or "robustness" not in tables:
+        return Section(heading, NOT_INTERPRETED)
+    table = tables["robustness"]
+    r2, answer_r2 = (table[name][:, column].astype(float) for name in ("r2", "answer_r2"))
+    if not (np.isfinite(r2).any() or np.isfinite(answer_r2).any()):
+        return Section(heading, "The model's answers do not vary, so nothing can be said of changed images.")
+    text = (
+        "Blue circles: r² of the answers to changed images with the responses to the intact ones (dashed: intact). Black squares: with the "
+        "model's own answers to the intact ones. A change that an animal would hardly notice should move neither."
+    )
+    alt = "r² against the level of noise, blur, contrast, luminance, occlusion and shift."
+    figure = made_image_figures.robustness_figure(table, r2, answer_r2, DOTS_PER_INCH)
+    return Section(heading, text, (_picture("robustness.png", alt, figure),))
+
+
+# Pictures -----------------------------------------------------------------------------------------------------------------
+
+
+@styled
+def _drawn(name: str, alt: str, plot: Callable[[Axes], Axes], height_in: float) -> Picture:
+    """A figure whose axes fill it."""
+    figure = Figure(figsize=(PAGE_IN, height_in), dpi=DOTS_PER_INCH)
+    plot(figure.add_axes((0, 0, 1, 1)))
+    return _picture(name, alt, figure)
+
+
+@styled
+def _picture(name: str, alt: str, figure: Figure) -> Picture:
+    png = BytesIO()
+    figure.draw_without_rendering()  # pictures keep their aspect, and the first layout does not know yet what that leaves for the names
+    figure.savefig(png, format="png", metadata={"Software": None})  # no version inside: same run, same bytes
+    width, height = figure.get_size_inches()
+    return Picture(name, png.getvalue(), alt, (float(width), float(height)))
+
+
+_UNIT_STYLE = """
+figcaption { display: none; }
+@media print {
+  body { font-size: 8pt; line-height: 1.3; }
+  h1 { font-size: 14pt; margin: 0; }
+  .lead { font-size: 9.5pt; margin: 1mm 0; }
+  h2 { font-size: 10pt; margin: 2mm 0 0.5mm; }
+  p, li { max-width: none; margin: 0.5mm 0 1mm; }
+  table { margin: 1mm 0; }
+  th, td { padding-top: 0; padding-bottom: 0; }
+}
+"""

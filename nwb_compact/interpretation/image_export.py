@@ -1,0 +1,126 @@
+"""Images of a table as PNG files with a list, to be shown to an animal or looked at: `images.csv` says what each file is."""
+
+import csv
+import re
+import unicodedata
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from nwb_compact.errors import NwbCompactError, counted
+from nwb_compact.interpretation.tables import UNIT, Table
+
+LIST = "images.csv"
+MOST_LETTERS = 60
+"""Of a unit's name in a file's name: file systems take 255 bytes, older archives 100."""
+
+
+def export_images(
+    folder: str | Path, images: Table, unit_names: Sequence[str], predicted: Float[np.ndarray, "row unit"] | None = None, *,
+    overwrite: bool = False,
+) -> Path:
+    """Write each image as a PNG file, and `images.csv` with one line for each, in the order of the table.
+
+    Parameters
+    ----------
+    folder
+        Made if it is missing.
+    images
+        With columns `unit`, `kind` and `image` (row 112 112 3, uint8). Each other column with one value a row goes into the list.
+    unit_names
+        Of all units of the run.
+    predicted
+        Answers of all students to each image, expected spikes in the counting window: a column `predicted <unit>` for each unit.
+    overwrite
+        Replace an earlier export in `folder`: the files that its list names go, others stay.
+
+    Returns
+    -------
+    Path of the list.
+
+    Raises
+    ------
+    NwbCompactError
+        If `folder` is a file, or holds something and `overwrite` is not given.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from nwb_compact.interpretation.tables import Column
+    >>> grey = np.full((1, 112, 112, 3), 128, np.uint8)
+    >>> columns = {"unit": np.array([0]), "kind": np.array(["maximizing"]), "seed": np.array([7]), "image": grey}
+    >>> table = Table("made", {name: Column(name, values) for name, values in columns.items()})
+    >>> with TemporaryDirectory() as folder:
+    ...     print(export_images(folder, table, ["V4/12 a"]).read_text())
+    file,unit,unit_name,kind,seed
+    V4-12-a_maximizing_00000.png,0,V4/12 a,maximizing,7
+    <BLANKLINE>
+    """
+    folder = Path(folder)
+    check_folder(folder, overwrite)
+    kept = [name for name, column in images.columns.items() if column.values.ndim == 1 and name not in (UNIT, "kind")]
+    answers = np.empty((len(images), 0)) if predicted is None else predicted
+    header = ["file", "unit", "unit_name", "kind", *kept, *(f"predicted {name}" for name in unit_names[: answers.shape[1]])]
+    lines = []
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_listed(folder)
+    for row, (unit, kind, pixels) in enumerate(zip(images[UNIT], images["kind"], images["image"], strict=True)):
+        # The number makes names different that differ in letters which not all file systems keep apart.
+        file_name = f"{safe_name(unit_names[unit])}_{safe_name(str(kind))}_{row:05d}.png"
+        (folder / file_name).write_bytes(_png(pixels))
+        lines.append([file_name, unit, unit_names[unit], kind, *(images[name][row] for name in kept), *answers[row]])
+    with (folder / LIST).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *lines])
+    return folder / LIST
+
+
+def check_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder in which images would be mixed with what is there.
+
+    Raises
+    ------
+    NwbCompactError
+        If `folder` is a file, or is not empty and `overwrite` is not given.
+
+    Examples
+    --------
+    >>> check_folder(Path("no/such/folder"), overwrite=False)
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NwbCompactError(folder, found="a file", expected="a folder", next_step="name another folder")
+    if not overwrite and folder.is_dir() and (n := sum(1 for _ in folder.iterdir())):
+        next_step = "name another folder, or add --overwrite"
+        raise NwbCompactError(folder, found=f"a folder with {counted(n, 'file')} in it", expected="an empty or a new folder", next_step=next_step)
+
+
+def safe_name(name: str) -> str:
+    """Letters, digits, dots, dashes and underscores that every file system takes, and never a path; accents go, the rest becomes dashes.
+
+    Examples
+    --------
+    >>> safe_name("../V4 é/unit:1"), safe_name("神経")
+    ('V4-e-unit-1', 'unit')
+    """
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip(".-_ ")[:MOST_LETTERS] or "unit"
+
+
+def _remove_listed(folder: Path) -> None:
+    """Images of an earlier export; a list that names a file elsewhere was not written here and removes nothing there."""
+    if not (folder / LIST).is_file():
+        return
+    with (folder / LIST).open(newline="", encoding="utf-8", errors="replace") as file:
+        names = [line[0] for line in csv.reader(file) if line]
+    for name in names:
+        if re.fullmatch(r"[A-Za-z0-9._-]+_\d{5,}\.png", name):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    memory = BytesIO()
+    Image.fromarray(pixels).save(memory, format="PNG")
+    return memory.getvalue()
