@@ -24,14 +24,14 @@ from nwb_compact_analysis.unit_figures import LARGEST_FILTERS, filter_pictures
 LAYERS = (1, 2, 3, 4, 5)
 EXCITES, INHIBITS = STUDENT, TEACHER
 """Lines that excite are solid, those that inhibit dashed, so that they can be told without colour."""
-FILTERS_IN, ABLATION_IN = 1.75, 2.7
+FILTERS_IN, ABLATION_IN = 1.45, 2.3
 MOST_NECESSARY = 3
 """Filters whose silenced curve is drawn."""
-SHOWN = 6
+SHOWN = 5
 """Filters of a layer in the diagram, those with the largest effect; more would be too small to see."""
-LINES = 14
+LINES = 12
 """Connections between two layers in the diagram, the strongest."""
-_PICTURE_IN, _CURVE_IN, _ROW_IN, _TOP_IN, _KEY_IN = 0.36, 0.36, 0.55, 0.42, 0.32
+_PICTURE_IN, _CURVE_IN, _ROW_IN, _TOP_IN, _KEY_IN = 0.36, 0.42, 0.52, 0.3, 0.2
 _KERNEL_PX, _PITCH_PX, _ROW_PX = 5, 6, 7
 
 

@@ -19,7 +19,7 @@ from nwb_compact_analysis.style import GREY, PAGE_IN, STUDENT, STUDENT_MARKER, a
 
 NATURAL = {"natural-strongest": "strongest", "natural-weakest": "weakest"}
 """Kinds of natural images, and what stands above them."""
-RANKS = 8
+RANKS = 10
 """Natural images of each kind that are drawn."""
 MADE: Mapping[tuple[str, bool], str] = {
     ("maximizing", False): "maximizing",
@@ -30,13 +30,13 @@ MADE: Mapping[tuple[str, bool], str] = {
 }
 """Kinds of made images and whether they are grey, in the order of the figure, and what stands above them."""
 MADE_A_ROW = 9
-ROBUSTNESS_IN = 1.5
+ROBUSTNESS_IN = 1.3
 LEVELS = {
     "noise": "SD, grey levels", "blur": "SD, px", "contrast": "contrast left", "luminance": "added levels", "occlusion": "share covered",
     "shift": "shift, px",
 }
 """What the levels of each change are, in a few letters."""
-_PITCH, _ROW_PITCH, _GAP = 1.06, 1.52, 0.18
+_PITCH, _ROW_PITCH, _GAP = 1.06, 1.5, 0.15
 """In widths of one image."""
 
 

@@ -38,8 +38,8 @@ def plot_largest_drops(consolidation: Table, test: Table | None = None, ax: Axes
     --------
     >>> from nwb_compact.interpretation.tables import Column
     >>> ax = plot_largest_drops(Table("", {"largest_drop_after_layer": Column("", np.array([3, 3, 2]))}))
-    >>> [bar.get_height() for bar in ax.patches]
-    [0.0, 1.0, 2.0, 0.0]
+    >>> [int(bar.get_height()) for bar in ax.patches]
+    [0, 1, 2, 0]
     """
     ax = axes_or_new(ax, 2.2)
     after = consolidation["largest_drop_after_layer"]

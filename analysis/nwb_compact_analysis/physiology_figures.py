@@ -49,8 +49,8 @@ def plot_preferences(preferences: Table, ax: Axes | None = None) -> Axes:
     --------
     >>> from nwb_compact.interpretation.tables import Column
     >>> table = Table("", {"preference": Column("", np.array(["dot", "dot"])), "dot_index": Column("", np.array([0.5, 0.4]))})
-    >>> [bar.get_width() for bar in plot_preferences(table).patches]
-    [2.0, 0.0]
+    >>> [int(bar.get_width()) for bar in plot_preferences(table).patches]
+    [2, 0]
     """
     ax = axes_or_new(ax, 2.6)
     names = [*labels_of(preferences), UNCLEAR]

@@ -226,7 +226,7 @@ def _made_images(tables: Tables) -> list[Section]:
 
 @styled
 def _panels(
-    name: str, alt: str, panels: Sequence[Panel], row_in: float, widths: tuple[float, ...], alone_in: float = COLUMN_IN, *,
+    name: str, alt: str, panels: Sequence[Panel], row_in: float, widths: tuple[int, ...], alone_in: float = COLUMN_IN, *,
     legend: bool = False,
 ) -> Picture:
     """Panels in rows of so many; one that is alone gets a figure `alone_in` wide."""

@@ -50,12 +50,12 @@ def draw_strip(
             ax.hlines(median(column[known]), x - 0.36, x + 0.36, color=INK, linewidth=1.6, zorder=4)
 
 
-def places(x: float, n_units: int) -> Float[np.ndarray, "unit"]:
+def places(x: int, n_units: int) -> Float[np.ndarray, "unit"]:
     """Where the units' points stand about `x`: a unit has the same place in every column, so that it can be followed.
 
     Examples
     --------
-    >>> places(2.0, 3).round(2).tolist()
+    >>> places(2, 3).round(2).tolist()
     [2.07, 1.85, 2.2]
     """
     return x + SPREAD * (np.arange(1, n_units + 1) * GOLDEN % 1 - 0.5)

@@ -22,7 +22,7 @@ IMAGE_PX = 112
 BACKGROUND = 112.0
 """Grey level on which made images are drawn."""
 PANEL_IN = 1.9, 1.75
-HEIGHT_IN = 3.7
+HEIGHT_IN = 3.0
 """Of the tuning figure: two rows of panels."""
 _FAMILIES = {"lines": "crossed lines"}
 """Families whose name says too little."""

@@ -28,7 +28,7 @@ from nwb_compact_analysis.tuning_figures import Tables, row_of, rows_of
 from nwb_compact_analysis.unit_figures import plot_predicted_against_measured
 
 DOTS_PER_INCH = 150
-WHO_IN = 2.0
+WHO_IN = 1.8
 MEANINGS = {
     "edge": "the orientation of gratings matters to it",
     "curvature": "the side that curves face matters to it",

@@ -2,9 +2,9 @@
 
 A neuron that prefers dots may well answer a grating more, which fills its receptive field with parts of what it likes. So a label does not
 go by which stimulus drives most but by what only such a neuron does: an edge neuron is tuned to orientation, a curvature neuron to
-the side that a curve faces, a dot neuron answers dots and not large edges, a texture neuron crossed lines and no single element, and
-a colour neuron colours of equal luma more than anything grey. Each of these is an index; a label is given where its index passes its
-criterion, and by a clear margin over the others.
+the side that a curve faces, a dot neuron answers dots and neither large edges nor large surfaces, a texture neuron crossed lines and no
+single element, and a colour neuron colours of equal luma more than anything grey. Each of these is an index; a label is given where its
+index passes its criterion, and by a clear margin over the others.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nwb_compact.interpretation.physiology import above_blank, is_family
-from nwb_compact.interpretation.stimuli import Stimulus
+from nwb_compact.interpretation.stimuli import DOT_PX, Stimulus
 from nwb_compact.interpretation.tables import UNIT, Column, Table
 
 CRITERIA = {"colour": 0.2, "edge": 0.5, "curvature": 0.4, "dot": 0.33, "texture": 0.45}
@@ -28,7 +28,7 @@ MEANINGS = {
     "colour": "(best coloured - best grey) / (sum of both), answers above blank",
     "edge": "orientation selectivity of gratings where large edges or bars drive the unit, as in `tuning`",
     "curvature": "selectivity for the side that curves face, as in `tuning`",
-    "dot": "(best dot - best large edge) / (sum of both)",
+    "dot": "(best dot - best of large edges and the largest dot) / (sum of both)",
     "texture": "(best crossed lines - best dot, curve or angle) / (sum of both)",
 }
 
@@ -50,13 +50,14 @@ def preferences(stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulu
     """
     driven = np.maximum(above_blank(stimuli, answers), 0)
     chromatic = np.array([stimulus.colour in CHROMATIC for stimulus in stimuli])
-    dot = driven[is_family(stimuli, "dot")].max(axis=0)
+    is_dot = is_family(stimuli, "dot")
+    is_large = is_family(stimuli, "edge") | (is_dot & np.array([stimulus.size_px == DOT_PX[-1] for stimulus in stimuli]))
     element = driven[is_family(stimuli, "dot", "curve", "angle")].max(axis=0)
     indices = {
         "colour": _contrast(driven[chromatic].max(axis=0), driven[~chromatic].max(axis=0)),
         "edge": tuning["osi"],
         "curvature": tuning["curve_selectivity"],
-        "dot": _contrast(dot, driven[is_family(stimuli, "edge")].max(axis=0)),
+        "dot": _contrast(driven[is_dot].max(axis=0), driven[is_large].max(axis=0)),
         "texture": _contrast(driven[is_family(stimuli, "lines")].max(axis=0), element),
     }
     labels = [label({name: float(index[unit]) for name, index in indices.items()}) for unit in range(answers.shape[1])]

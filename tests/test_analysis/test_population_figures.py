@@ -1,8 +1,11 @@
+from dataclasses import replace
 from io import BytesIO
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from nwb_compact.interpretation import robustness
@@ -14,6 +17,7 @@ from nwb_compact.interpretation.tables import Column, Table
 from nwb_compact.results import StudentWeights
 from nwb_compact_analysis import image_figures, network_figures, physiology_figures
 from nwb_compact_analysis.population_figures import copied_filters, population_sections
+from nwb_compact_analysis.style import GREY, STUDENT
 
 CHANGES = {"noise": (4.0, 8.0, 16.0, 32.0), "contrast": (0.75, 0.5, 0.25), "luminance": (-40.0, -20.0, 20.0, 40.0)}
 KINDS = ("maximizing", "maximizing", "minimizing", "adversarial-up", "adversarial-down")
@@ -50,7 +54,8 @@ def interpreted(n_units: int, nan_units: tuple[int, ...] = (), seed: int = 0) ->
         "similarity": table(layer=np.arange(1, 6), cka=cka, median_cka=np.zeros(5)),
         "similarity_test": table(median_early=[0.8], median_late=[0.2], n_pairs=[n_units // 2], p=[0.04]),
         "output_similarity": table(unit=unit, r2=cka[0]),
-        "early_filters": table(unit=filters, orientation_deg=15.0 * rng.integers(0, 12, len(filters)), gabor_r2=rng.uniform(0, 1, len(filters))),
+        "early_filters": table(unit=filters, orientation_deg=15.0 * rng.integers(0, 12, 20 * n_units),
+                               gabor_r2=rng.uniform(0, 1, 20 * n_units)),
         "early_filter_clusters": table(kernel=rng.normal(size=(30, 3, 5, 5)), unit_share=rng.uniform(0, 1, 30)),
         "ablation": table(unit=filters, layer=np.tile(np.repeat(np.arange(1, 6, dtype=np.int8), 4), n_units),
                           size_index=drawn(0, 1, 20).ravel(), r2_change=drawn(-0.3, 0.02, 20).ravel()),
@@ -101,7 +106,7 @@ def test_what_is_alike_by_construction_is_told_of_the_run_itself(make_fit):
     kernel, bias = np.ones((4, 3, 5, 5), np.float32), np.zeros(4, np.float32)
 
     def text(*students: dict[str, np.ndarray]) -> str:
-        run = results.__class__(**{**vars(results), "students": tuple(StudentWeights(arrays) for arrays in students)})
+        run = replace(results, students=tuple(StudentWeights(arrays) for arrays in students))
         return population_sections(run, {"early_filters": interpreted(2)["early_filters"]})[0].text
 
     other = kernel * np.arange(1, 5, dtype=np.float32)[:, None, None, None]
@@ -148,21 +153,14 @@ def test_tables_are_named_and_worded_as_the_figures_expect(close_figures):
 def test_labels_are_counted_and_their_units_are_blue_in_their_own_column(close_figures):
     index = {name: Column("the label needs at least 0.4", np.array([0.5, np.nan, 0.6])) for name in ("edge_index", "dot_index")}
     found = Table("", {"preference": Column("", np.array(["dot", "unclear", "edge"])), **index})
-    bars = physiology_figures.plot_preferences(found).patches
-    assert [bar.get_width() for bar in bars] == [1, 1, 1]
+    assert [bar.get_width() for bar in physiology_figures.plot_preferences(found).patches] == [1, 1, 1]
     ax = physiology_figures.plot_preference_indices(found)
-    points = [part for part in ax.collections if len(part.get_facecolors()) == 2 and len(part.get_offsets()) == 2]
-    blue, grey = points[0].get_facecolors()[1], points[0].get_facecolors()[0]
-    assert blue[2] > blue[0]
-    assert grey[0] == grey[2]
-    np.testing.assert_array_equal(points[1].get_facecolors(), [blue, grey])
-    assert ax.lines[0].get_ydata()[0] == 0
-    dashes = {float(segment[0][1]) for part in ax.collections[2::3] for segment in part.get_segments()}
-    assert 0.4 in {round(level, 6) for part in ax.collections if hasattr(part, "get_segments") for level in _levels(part)} | dashes
-
-
-def _levels(lines) -> list[float]:
-    return [float(segment[0][1]) for segment in lines.get_segments()]
+    edge, dot = (part for part in ax.collections if isinstance(part, PathCollection))
+    assert [to_hex(colour) for colour in edge.get_facecolors()] == [GREY.lower(), STUDENT.lower()]
+    assert [to_hex(colour) for colour in dot.get_facecolors()] == [STUDENT.lower(), GREY.lower()]
+    np.testing.assert_array_equal(edge.get_offsets()[:, 1], [0.5, 0.6])
+    levels = [part.get_segments()[0][0, 1] for part in ax.collections if isinstance(part, LineCollection)]
+    assert levels == [0.55, 0.55, 0.4, 0.4]  # medians, then the least index of either label
 
 
 def test_bars_hold_every_known_unit_and_values_beyond_stand_in_the_last_one(close_figures):

@@ -38,3 +38,11 @@ def test_a_label_needs_its_criterion_and_a_margin():
         assert label({name: least}) == name
         assert label({other: 0.95 * CRITERIA[other] for other in CRITERIA} | {name: least}) == UNCLEAR
         assert label({other: 0.5 * CRITERIA[other] for other in CRITERIA} | {name: 1.1 * least}) == name
+
+
+def test_a_unit_of_large_surfaces_is_no_dot_neuron():
+    """It answers any dot by its area, and no edge."""
+    surface = np.array([[stimulus.size_px**2 if stimulus.family == "dot" else 0.0] for stimulus in STIMULI])
+    small = np.array([[float(stimulus.size_px == 12) if stimulus.family == "dot" else 0.0] for stimulus in STIMULI])
+    assert preferences(STIMULI, surface, tuning(STIMULI, surface))["preference"].tolist() == [UNCLEAR]
+    assert preferences(STIMULI, small, tuning(STIMULI, small))["preference"].tolist() == ["dot"]
