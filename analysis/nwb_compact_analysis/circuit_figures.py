@@ -32,77 +32,52 @@ SHOWN = 5
 LINES = 12
 """Connections between two layers in the diagram, the strongest."""
 _PICTURE_IN, _CURVE_IN, _ROW_IN, _TOP_IN, _KEY_IN = 0.36, 0.42, 0.52, 0.3, 0.2
-_KERNEL_PX, _PITCH_PX, _ROW_PX = 5, 6, 7
+_KERNEL_PX, _PITCH_PX, _ROW_PX, _BARS_PX, _BAR_PX = 5, 6, 7, 149, 34
 
 
 # Filters, layer by layer --------------------------------------------------------------------------------------------------
 
 
 @styled
-def filters_figure(results: Results, unit: int, dots_per_inch: int) -> Figure:
-    """The kernels of each layer, largest first, beside how many there are (consolidation, Cowley et al. 2026, Fig. 3a).
+def plot_filters(results: Results, unit: int, ax: Axes | None = None) -> Axes:
+    """The largest 5 x 5 kernels of each layer, a row a layer, and a bar that says how many the layer keeps after pruning.
+
+    Kernels of layer 1 are in colour, the others grey (see `signed`). The line across a bar is the median over all units of the run; that
+    the bars are long in layers 1 to 3 and short after them is the consolidation of Cowley et al. (2026, Fig. 3a).
 
     Examples
     --------
     >>> from nwb_compact.results import example_results
-    >>> [ax.get_xlabel() for ax in filters_figure(example_results(), 0, 150).axes]
-    ['', 'kernels (line: median unit)']
-    """
-    figure = Figure(figsize=(PAGE_IN, FILTERS_IN), dpi=dots_per_inch, layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[4, 1])
-    plot_kernels(results.students[unit], left)
-    plot_consolidation(results, unit, right)
-    return figure
-
-
-@styled
-def plot_kernels(student: StudentWeights, ax: Axes | None = None) -> Axes:
-    """The largest 5 x 5 kernels of each layer, a row a layer: those of layer 1 in colour, the others grey (see `signed`).
-
-    Examples
-    --------
-    >>> from nwb_compact.results import example_results
-    >>> [label.get_text() for label in plot_kernels(example_results().students[0]).get_yticklabels()]
+    >>> [label.get_text() for label in plot_filters(example_results(), 0).get_yticklabels()]
     ['layer 1', 'layer 2', 'layer 3', 'layer 4', 'layer 5']
     """
-    ax = axes_or_new(ax, FILTERS_IN, 0.8 * PAGE_IN)
-    mosaic = np.ones((len(LAYERS) * _ROW_PX, LARGEST_FILTERS * _PITCH_PX, 3))
+    ax = axes_or_new(ax, FILTERS_IN, PAGE_IN)
+    mosaic, centre = np.ones((len(LAYERS) * _ROW_PX, LARGEST_FILTERS * _PITCH_PX, 3)), np.arange(len(LAYERS)) * _ROW_PX + 2.0
     for row, layer in enumerate(LAYERS):
-        pictures = kernel_pictures(student, layer)
+        pictures = kernel_pictures(results.students[unit], layer)
         for column, picture in enumerate(pictures[:LARGEST_FILTERS]):
             top, left = row * _ROW_PX, column * _PITCH_PX
             mosaic[top : top + _KERNEL_PX, left : left + _KERNEL_PX] = picture
         if not len(pictures):
-            ax.text(0, row * _ROW_PX + 2, "the run does not hold them", va="center", color=GREY, style="italic")
-    ax.imshow(mosaic, interpolation="nearest", aspect="equal")
-    ax.set_yticks(np.arange(len(LAYERS)) * _ROW_PX + 2, [f"layer {layer}" for layer in LAYERS])
-    ax.set_xticks([])
+            ax.text(0, centre[row], "the run does not hold them", va="center", color="#595959", style="italic")
+    ax.imshow(mosaic, interpolation="nearest")
+    _draw_counts(ax, results, unit, centre)
+    ax.set_yticks(centre, [f"layer {layer}" for layer in LAYERS])
+    ax.set(xticks=[], xlim=(-1, _BARS_PX + _BAR_PX + 10), ylim=(len(LAYERS) * _ROW_PX - 1.5, -5.5))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return ax
 
 
-@styled
-def plot_consolidation(results: Results, unit: int, ax: Axes | None = None) -> Axes:
-    """How many kernels each layer of a student keeps, beside the median over all units of the run.
-
-    Examples
-    --------
-    >>> from nwb_compact.results import example_results
-    >>> [bar.get_width() for bar in plot_consolidation(example_results(), 0).patches]
-    [9, 9, 8, 3, 3]
-    """
-    ax = axes_or_new(ax, FILTERS_IN, 0.2 * PAGE_IN)
+def _draw_counts(ax: Axes, results: Results, unit: int, centre: Float[np.ndarray, "layer"]) -> None:
     kept, middle = results.filters_per_layer[unit], np.median(results.filters_per_layer, axis=0)
-    ax.barh(LAYERS, kept, height=0.6, color=STUDENT)
-    most = max(1.0, kept.max(), middle.max())
-    for layer, count, typical in zip(LAYERS, kept, middle, strict=True):
-        ax.plot([typical, typical], [layer - 0.42, layer + 0.42], color=INK, linewidth=1.4)
-        ax.text(max(count, typical) + 0.05 * most, layer, f"{count}", va="center", fontsize=7)
-    ax.set(ylim=(5.55, 0.45), xlim=(0, 1.3 * most), xlabel="kernels (line: median unit)")
-    ax.set_yticks([])
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=3, min_n_ticks=1))
-    return ax
+    a_kernel = _BAR_PX / max(1.0, kept.max(), middle.max())
+    ax.barh(centre, kept * a_kernel, left=_BARS_PX, height=4, color=STUDENT)
+    for y, count, typical in zip(centre, kept, middle, strict=False):
+        ax.plot([_BARS_PX + typical * a_kernel] * 2, [y - 2.6, y + 2.6], color=INK, linewidth=1.4)
+        ax.text(_BARS_PX + max(count, typical) * a_kernel + 1.5, y, f"{count}", va="center", fontsize=7)
+    ax.text(_BARS_PX, -2.2, "kept (line: median unit)", va="center", fontsize=7.5)
+    ax.text(0, -2.2, f"the largest kernels, at most {LARGEST_FILTERS} a layer", va="center", fontsize=7.5)
 
 
 def kernel_pictures(student: StudentWeights, layer: int) -> Float[np.ndarray, "kernel 5 5 3"]:

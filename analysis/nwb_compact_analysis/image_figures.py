@@ -55,9 +55,9 @@ def plot_robustness(robustness: Table, change: str, ax: Axes | None = None) -> A
     level = robustness["level"][rows].astype(float)
     intact = median(robustness["r2"][robustness["change"] == INTACT].ravel())
     if np.isfinite(intact):
-        ax.axhline(intact, color=INK, linewidth=0.8, linestyle="--", zorder=1, label="the same on intact images")
-    drawn = (("r2", (STUDENT, STUDENT_MARKER), "r² with measured responses"),
-             ("answer_r2", (GREY, "D"), "r² with the student's intact answers"))
+        ax.axhline(intact, color=INK, linewidth=0.8, linestyle="--", zorder=1, label="measured responses, intact images")
+    drawn = (("r2", (STUDENT, STUDENT_MARKER), "measured responses"),
+             ("answer_r2", (GREY, "D"), "student's own answers to intact images"))
     for name, look, label in drawn:
         known = [row[np.isfinite(row)] for row in robustness[name][rows].astype(float)]
         at = np.array([len(values) > 0 for values in known], dtype=bool)
@@ -70,6 +70,8 @@ def plot_robustness(robustness: Table, change: str, ax: Axes | None = None) -> A
         ax.invert_xaxis()  # the change grows to the right, as in the others
     ax.set(ylim=(0, 1.06), xlabel=LEVELS.get(change, "level"), ylabel="r²")
     ax.set_title(change, loc="left")
+    if not any(np.isfinite(robustness[name][rows]).any() for name, _, _ in drawn):
+        say_nothing_known(ax, "not known of any unit")
     return ax
 
 
@@ -87,7 +89,7 @@ KINDS = {
 """Columns of the figure of made images, from natural ones to those that began as noise."""
 LINEAR_SD = 5.0
 """Beyond this the axis of made images is logarithmic, since a unit that hardly answers natural images can go very far."""
-TICKS_SD = [sign * size for size in (0.0, 2.5, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0, 10000.0) for sign in (-1, 1)]
+TICKS_SD = (0, *(sign * size for size in (2, 5, 10, 20, 50, 100, 1000, 10000) for sign in (-1, 1)))
 
 
 def relative_answers(
@@ -155,5 +157,6 @@ def plot_made_answers(
     n = counted_units(int(np.isfinite(made).any(axis=1).sum()), len(made))
     ax.set_title(f"{n}; dots: these images; rings: those they were made from; bar: median", loc="left")
     if not np.isfinite(made).any():
+        ax.set_ylim(-LINEAR_SD, LINEAR_SD)
         say_nothing_known(ax, "not known of any unit")
     return ax

@@ -6,7 +6,7 @@ The same contract as `unit_figures`: values in, axes out. Values are tables of `
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Integer, UInt8
+from jaxtyping import Bool, Float, Integer, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -36,7 +36,7 @@ LEVELS = {
     "shift": "shift, px",
 }
 """What the levels of each change are, in a few letters."""
-_PITCH, _ROW_PITCH, _GAP = 1.06, 1.5, 0.15
+_PITCH, _ROW_PITCH, _MADE_ROW_PITCH, _GAP = 1.06, 1.5, 1.68, 0.15
 """In widths of one image."""
 
 
@@ -60,7 +60,7 @@ def session_rows(sha256: Sequence[str]) -> Integer[np.ndarray, "own"]:
 @styled
 def plot_natural_images(
     natural: Table, pixels: Pixels | None, rows: Integer[np.ndarray, "own"], measured: Float[np.ndarray, "image"],
-    ax: Axes | None = None,
+    is_scored: Bool[np.ndarray, "image"], ax: Axes | None = None,
 ) -> Axes:
     """The natural images that a unit's student answers most (above) and least (below), with predicted | measured response.
 
@@ -74,6 +74,8 @@ def plot_natural_images(
         From `session_rows`. An image of the pool beyond them comes from elsewhere: the file has no picture of it and no response to it.
     measured
         Repeat averages of the session's images, NaN where not measured.
+    is_scored
+        Which of the session's images no model learned from; they get an asterisk.
     ax
         Where to draw; a new figure when not given.
     """
@@ -90,7 +92,7 @@ def plot_natural_images(
                 _draw_absent(ax, "not an image\nof the session" if image is None else "no picture\nin the file", left, top)
             else:
                 draw_image(ax, np.asarray(pixels[image]), left, top)
-            response = "" if image is None else f" | {_spikes(measured[image])}"
+            response = "" if image is None else f" | {_spikes(measured[image])}{'*' if is_scored[image] else ''}"
             ax.text(left + 0.5, top + 1.04, f"{_spikes(answer)}{response}", ha="center", va="top", fontsize=7)
     ax.set(xlim=(-0.02, RANKS * _PITCH), ylim=(2 * _ROW_PITCH - 0.26, -0.26), aspect="equal")
     ax.set_axis_off()
@@ -133,14 +135,14 @@ def plot_made_images(made: Table, ax: Axes | None = None) -> Axes:
     for title, rows in groups:
         if left and left + len(rows) * _PITCH > _made_width():
             left, line = 0.0, line + 1
-        ax.text(left, line * _ROW_PITCH - 0.06, title, va="bottom", color=GREY, fontsize=7.5)
+        ax.text(left, line * _MADE_ROW_PITCH - 0.06, title, va="bottom", color=GREY, fontsize=7.5)
         for row in rows:
-            draw_image(ax, made["image"][row], left, line * _ROW_PITCH)
+            draw_image(ax, made["image"][row], left, line * _MADE_ROW_PITCH)
             text = f"{_spikes(made['start_answer'][row])}\nto {_spikes(made['answer'][row])}"
-            ax.text(left + 0.5, line * _ROW_PITCH + 1.04, text, ha="center", va="top", fontsize=7)
+            ax.text(left + 0.5, line * _MADE_ROW_PITCH + 1.04, text, ha="center", va="top", fontsize=7)
             left += _PITCH
         left, right = left + _GAP, max(right, left)
-    ax.set(xlim=(-0.02, _made_width()), ylim=((line + 1) * _ROW_PITCH - 0.26, -0.26), aspect="equal")
+    ax.set(xlim=(-0.02, _made_width()), ylim=((line + 1) * _MADE_ROW_PITCH - 0.26, -0.26), aspect="equal")
     ax.set_axis_off()
     return ax
 
@@ -160,7 +162,7 @@ def made_height_in(made: Table) -> float:
         if left and left + len(rows) * _PITCH > _made_width():
             left, lines = 0.0, lines + 1
         left += len(rows) * _PITCH + _GAP
-    return lines * _ROW_PITCH * PAGE_IN / _made_width()
+    return lines * _MADE_ROW_PITCH * PAGE_IN / _made_width()
 
 
 def _made_width() -> float:

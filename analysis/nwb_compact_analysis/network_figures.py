@@ -178,7 +178,7 @@ def plot_orientations(filters: Table, ax: Axes | None = None) -> Axes:
     counts = np.histogram(angle % 180, bins=np.append(steps, 180.0) - STEP_DEG / 2)[0]
     ax.set(xticks=[0, 45, 90, 135], xlim=(-STEP_DEG, 180), xlabel="orientation, ° (0: horizontal, 90: vertical)", ylabel="of these")
     ax.yaxis.set_major_locator(MaxNLocator(nbins=4))
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     ax.set_title(f"{len(angle):,} of {len(filters):,} filters have an orientation,\n{n_blobs:,} are blobs without one", loc="left")
     if len(angle):
         ax.bar(steps, counts / len(angle), width=0.8 * STEP_DEG, color=STUDENT)
@@ -217,7 +217,7 @@ def plot_size_index_by_layer(ablation: Table, ax: Axes | None = None) -> Axes:
     draw_strip(ax, largest)
     _label_layers(ax, ablation)
     ax.set(ylim=(-0.03, 1.03), ylabel="dot-size index of the\nmost necessary filter")
-    return _with_count(ax, largest, "that select a size of dots")
+    return _with_count(ax, largest, "units that select a size of dots")
 
 
 @styled
@@ -229,7 +229,7 @@ def plot_r2_loss_by_layer(ablation: Table, ax: Axes | None = None) -> Axes:
     ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
     _label_layers(ax, ablation)
     ax.set_ylabel("change of r² without the\nfilter that costs most")
-    return _with_count(ax, smallest, "with measured responses")
+    return _with_count(ax, smallest, "units with measured responses")
 
 
 def _label_layers(ax: Axes, ablation: Table) -> None:
@@ -243,7 +243,7 @@ def _label_layers(ax: Axes, ablation: Table) -> None:
 
 def _with_count(ax: Axes, values: Float[np.ndarray, "unit layer"], what: str) -> Axes:
     known = int(np.isfinite(values).any(axis=1).sum())
-    ax.set_title(f"{known} of {counted_units(len(values))} {what}", loc="left")
+    ax.set_title(f"{what}: {known} of {len(values)}", loc="left")
     if not known:
         say_nothing_known(ax, "not known of any unit")
     return ax

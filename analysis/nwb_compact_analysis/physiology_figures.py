@@ -160,7 +160,7 @@ def _draw_log_bars(ax: Axes, known: Float[np.ndarray, "unit"]) -> None:
     sizes, counts = np.unique(known, return_counts=True)
     ax.bar(sizes, counts, width=0.13 * sizes, color=STUDENT)
     ax.set_xscale("log", base=2)
-    ax.set_xlim(0.8 * min(4.0, *sizes[:1]), 1.25 * max(64.0, *sizes[-1:]))
+    ax.set_xlim(0.8 * min([4.0, *sizes]), 1.25 * max([64.0, *sizes]))
     ax.xaxis.set_major_locator(LogLocator(base=2))
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_locator(NullLocator())

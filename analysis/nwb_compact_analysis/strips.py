@@ -70,7 +70,8 @@ def label_columns(ax: Axes, labels: list[str]) -> None:
 
 def say_nothing_known(ax: Axes, text: str) -> None:
     """What stands in a panel that has no number to draw."""
-    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="#595959", style="italic", in_layout=False)
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="#595959", style="italic", bbox=ground, in_layout=False)
 
 
 def counted_units(n: int, total: int | None = None) -> str:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 
-from nwb_compact.interpretation.tables import UNIT, Table
+from nwb_compact.interpretation.tables import UNIT, Column, Table
 from nwb_compact_analysis.physiology_figures import criterion, labels_of
 from nwb_compact_analysis.strips import INK, say_nothing_known
 from nwb_compact_analysis.style import GREY, PAGE_IN, STUDENT, STUDENT_MARKER, axes_or_new, styled
@@ -22,10 +22,8 @@ IMAGE_PX = 112
 BACKGROUND = 112.0
 """Grey level on which made images are drawn."""
 PANEL_IN = 1.9, 1.75
-HEIGHT_IN = 3.0
+HEIGHT_IN = 3.05
 """Of the tuning figure: two rows of panels."""
-_FAMILIES = {"lines": "crossed lines"}
-"""Families whose name says too little."""
 _ADDED = {
     "red": (80.0, -40.7, 0.0), "green": (-80.0, 40.7, 0.0), "blue": (-12.9, -12.9, 100.0), "yellow": (12.9, 12.9, -100.0),
     "white": (90.0, 90.0, 90.0), "black": (-90.0, -90.0, -90.0),
@@ -89,7 +87,7 @@ def plot_evidence(preference: Table, ax: Axes | None = None) -> Axes:
         if np.isfinite(index):
             ax.barh(y, index, height=0.6, **look)
         ax.plot([least, least], [y - 0.42, y + 0.42], color=INK, linewidth=1.4)
-        ax.text(1.08, y, f"{index:.2f}" if np.isfinite(index) else "none", va="center", fontsize=7, color=INK)
+        ax.text(1.08, y, f"{index:.2f}".replace("-", "−") if np.isfinite(index) else "none", va="center", fontsize=7)
     ax.axvline(0, color=GREY, linewidth=0.6)
     ax.set(xlim=(-1, 1), ylim=(len(names) - 0.5, -0.5), xlabel="index (tick: least needed)")
     ax.set_xticks([-1, 0, 1])
@@ -188,7 +186,7 @@ def plot_families(probed: Probed, ax: Axes | None = None) -> Axes:
     strongest = [probed.answers[probed.family(name)].max() for name in names]
     ax.vlines(range(len(names)), probed.blank, strongest, color=GREY, linewidth=1)
     ax.plot(range(len(names)), strongest, color=STUDENT, marker=STUDENT_MARKER, markersize=4, linestyle="none")
-    ax.set_xticks(range(len(names)), [_FAMILIES.get(name, name) for name in names], rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_title("strongest answer to\neach kind of image", loc="left")
     return ax
 
@@ -221,11 +219,11 @@ def plot_dots(probed: Probed, ax: Axes | None = None) -> Axes:
     centred = probed.family("dot") & (offset == 0)
     if not centred.any():
         return _said(ax, "no dot was shown")
-    for polarity, name, look in ((1, "bright", _LINE), (-1, "dark", {**_LINE, "color": INK, "linestyle": "--", "marker": "s"})):
+    for polarity, look in ((1, _LINE), (-1, {**_LINE, "color": INK, "linestyle": "--", "marker": "s"})):
         size, mean, _, _ = _over(probed, centred & (probed.probes["polarity"] == polarity), "size_px")
-        ax.plot(size, mean, label=name, **look)
-    ax.legend(frameon=False, handlelength=2.6, borderaxespad=0.1)
-    ax.set_title(f"dots: best {_number(probed, 'dot_px', 'g')} px\nlargest suppresses by {_number(probed, 'size_suppression')}", loc="left")
+        ax.plot(size, mean, **look)
+    best, suppression = _number(probed, "dot_px", "g"), _number(probed, "size_suppression")
+    ax.set_title(f"bright (●) and dark (■) dots\nbest {best} px, largest suppresses {suppression}", loc="left")
     return ax
 
 
@@ -238,7 +236,7 @@ def plot_sizes(probed: Probed, ax: Axes | None = None) -> Axes:
         return _said(ax, "no grating of several sizes\nwas shown")
     size, mean, _, _ = _over(probed, shown & probed.like(probed.best(shown), "orientation_deg", "wavelength_px"), "size_px")
     ax.plot(size, mean, **_LINE)
-    ax.set_title(f"gratings by size\nlargest suppresses by {_number(probed, 'surround_suppression')}", loc="left")
+    ax.set_title(f"gratings of growing size\nlargest suppresses {_number(probed, 'surround_suppression')}", loc="left")
     return ax
 
 
@@ -314,5 +312,5 @@ def _number(probed: Probed, name: str, form: str = ".2f") -> str:
     return f"{value:{form}}" if np.isfinite(value) else "none"
 
 
-def _where(table: Table, rows: Bool[np.ndarray, "row"] | Integer[np.ndarray, "some"]) -> Table:
-    return Table(table.description, {name: type(column)(column.meaning, column.values[rows]) for name, column in table.columns.items()})
+def _where(table: Table, rows: Bool[np.ndarray, "row"]) -> Table:
+    return Table(table.description, {name: Column(column.meaning, column.values[rows]) for name, column in table.columns.items()})

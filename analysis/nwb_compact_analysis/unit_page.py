@@ -20,7 +20,7 @@ from nwb_compact.interpretation.tables import Table
 from nwb_compact.results import Results
 from nwb_compact.session import Session
 from nwb_compact_analysis import circuit_figures, made_image_figures, tuning_figures
-from nwb_compact_analysis.page import _FRAME, _STYLE, STUDY, Picture, Section, _decimals, _pairs, _section
+from nwb_compact_analysis.page import _FRAME, _STYLE, STUDY, Picture, Section, _decimals, _section
 from nwb_compact_analysis.physiology_figures import criterion
 from nwb_compact_analysis.strips import say_nothing_known
 from nwb_compact_analysis.style import PAGE_IN, styled
@@ -29,12 +29,12 @@ from nwb_compact_analysis.unit_figures import plot_predicted_against_measured
 
 DOTS_PER_INCH = 150
 WHO_IN = 1.8
-MEANINGS = {
-    "edge": "the orientation of gratings matters to it",
-    "curvature": "the side that curves face matters to it",
-    "dot": "it answers dots more than large edges",
-    "texture": "it answers crossed lines more than any single element",
-    "colour": "it answers colours that are as bright as the background more than anything grey",
+PREFERS = {
+    "edge": "edges: the orientation of gratings matters to it",
+    "curvature": "curves: the side that they face matters to it",
+    "dot": "dots: it answers them more than large edges",
+    "texture": "texture: it answers crossed lines more than any single element",
+    "colour": "colour: it answers colours as bright as the background more than anything grey",
 }
 """What each label says, in words."""
 NOT_INTERPRETED = "nwb-compact interpret has not been run for this unit, so what its model computes is not known."
@@ -137,7 +137,7 @@ def unit_headline(results: Results, tables: Tables, unit: int) -> str:
     'nwb-compact interpret has not been run for this unit, so what its model computes is not known'
     """
     r2 = float(results.scores["student_r2"][unit])
-    good = f"The model explains {r2:.0%} of the variance of its average responses to images it did not learn from."
+    good = f"On images that it did not learn from, its answers and the neuron's average responses have an r² of {r2:.2f}."
     if not np.isfinite(r2):
         reason = results.reason[unit] or "no reason is stored"
         good = f"How well the model predicts it is not known: {reason}."
@@ -153,32 +153,32 @@ def preference_text(found: Table) -> str:
     >>> from nwb_compact.interpretation.tables import Column
     >>> index = Column("the label needs at least 0.33", np.array([0.5]))
     >>> preference_text(Table("", {"preference": Column("", np.array(["dot"])), "dot_index": index}))
-    'Its model prefers dot: it answers dots more than large edges (index 0.50, at least 0.33 is needed).'
+    'Its model prefers dots: it answers them more than large edges (index 0.50, at least 0.33 is needed).'
     """
     label = str(found["preference"][0])
     if f"{label}_index" not in found.columns:
         return "What its model prefers is unclear: no index passes its criterion by a clear margin."
-    meaning = f": {MEANINGS[label]}" if label in MEANINGS else ""
     least = criterion(found, label)
     needed = f", at least {least:g} is needed" if np.isfinite(least) else ""
-    return f"Its model prefers {label}{meaning} (index {float(found[f'{label}_index'][0]):.2f}{needed})."
+    return f"Its model prefers {PREFERS.get(label, label)} (index {float(found[f'{label}_index'][0]):.2f}{needed})."
 
 
 def _numbers(results: Results, unit: int, session_name: str) -> str:
     value = {name: float(column[unit]) for name, column in results.scores.items()}
-    corrected = value["student_r2_er"]
     interval = f" [{_decimals(value['student_r2_er_low'])}, {_decimals(value['student_r2_er_high'])}]"
-    counts = ", ".join(str(count) for count in results.filters_per_layer[unit])
-    rows = {
-        "session, run": f"{session_name}, {results.run_id}",
-        "r²": _decimals(value["student_r2"]) + " on scored images",
-        **({"r² noise-corrected": f"{corrected:.2f}{interval if np.isfinite(value['student_r2_er_low']) else ''}"}
-           if np.isfinite(corrected) else {}),
+    corrected = _decimals(value["student_r2_er"]) + (interval if np.isfinite(value["student_r2_er_low"]) else "")
+    cells = {
+        "session": session_name,
+        "run": results.run_id,
+        "r² on scored images": _decimals(value["student_r2"]),
+        **({"noise-corrected [90 % interval]": corrected} if np.isfinite(value["student_r2_er"]) else {}),
         "parameters": _decimals(value["student_parameters"], 0),
-        "5 × 5 kernels": f"{counts} in layers 1 to {results.filters_per_layer.shape[1]}",
-        "mean response": f"{_decimals(value['mean_count'], 1)} spikes in the counting window",
+        "kernels of layers 1 to 5": ", ".join(str(count) for count in results.filters_per_layer[unit]),
+        "mean response, spikes": _decimals(value["mean_count"], 1),
     }
-    return _pairs(rows)
+    heads = "".join(f"<th>{escape(head)}</th>" for head in cells)
+    row = "".join(f"<td>{escape(cell)}</td>" for cell in cells.values())
+    return f'<div class="scroll"><table class="who"><thead><tr>{heads}</tr></thead><tbody><tr>{row}</tr></tbody></table></div>'
 
 
 # Sections, in the order of the page ---------------------------------------------------------------------------------------
@@ -187,11 +187,10 @@ def _numbers(results: Results, unit: int, session_name: str) -> str:
 def _who(results: Results, tables: Tables, measured: np.ndarray, unit: int) -> Section:
     heading = "Preference, fit and receptive field"
     text = (
-        "Left: an index a label, from the answers to made images; a label is given where its index passes its tick by a clear margin. "
-        "Middle: predicted and measured response to the scored images, spikes; dashed: both agree. Right: how much covering a place of "
-        "natural images changes the answer."
+        "Left: the evidence for each label, from answers to made images; given is the one that is largest against its tick. Middle: predicted "
+        "and measured response to each scored image, spikes; dashed: both agree. Right: how much covering a place changes the answer."
     )
-    missing = []
+    missing = [f"Answers are {results.provenance['answers']}."] if results.provenance.get("answers") else []
     if row_of(tables, "preferences", unit) is None or row_of(tables, "receptive_fields", unit) is None:
         missing.append(NOT_INTERPRETED)
     scored = np.asarray(results.side) == "scored"
@@ -221,14 +220,14 @@ def _who_figure(results: Results, tables: Tables, measured: np.ndarray, unit: in
 
 def _filters(results: Results, unit: int) -> Section:
     text = (
-        "The largest 5 × 5 kernels of each layer, at most 24, each scaled by its own largest weight; grey is zero. Layer 1 sees colours; "
-        "the others see one map of the layer below each, with the sign that makes their sum positive. Right: how many each layer keeps "
-        "after pruning. The study found many in layers 1 to 3 and few after (consolidation). Students of one fit share layers 1 and 2 "
-        "until the last pruning, so their filters resemble those of other units partly by construction."
+        "Each kernel is scaled by its own largest weight; grey is zero. Layer 1 sees colours; each kernel above sees one map of the layer below, "
+        "and has the sign that makes its sum positive. The study found many in layers 1 to 3 and few after them (consolidation). Students "
+        "of one fit share layers 1 and 2 until the last pruning: where they look like those of other units, that is partly why."
     )
     counts = ", ".join(str(count) for count in results.filters_per_layer[unit])
     alt = f"Kernels of the five layers; layers 1 to 5 keep {counts}."
-    return Section("Filters, layer by layer", text, (_picture("filters.png", alt, circuit_figures.filters_figure(results, unit, DOTS_PER_INCH)),))
+    plot = partial(circuit_figures.plot_filters, results, unit)
+    return Section("Filters, layer by layer", text, (_laid_out("filters.png", alt, plot, circuit_figures.FILTERS_IN),))
 
 
 def _tuning(tables: Tables, unit: int) -> Section:
@@ -239,9 +238,9 @@ def _tuning(tables: Tables, unit: int) -> Section:
     if np.ptp(probed.answers) == 0:
         return Section(heading, f"The model answers every made image alike, with {probed.answers[0]:.2f} spikes.")
     text = (
-        "What the model answers to images about its receptive field, all on one scale; dashed: the blank screen. OSI is 1 minus circular "
-        "variance; F1/F0 is above 1 for a simple and below for a complex cell. Suppression is 1 minus the answer to the largest over that to "
-        "the best size, above blank. The first four colours are as bright as the background."
+        "Answers to images about the receptive field, all on one scale; dashed: the blank screen. OSI: 1 minus circular variance. F1/F0: above "
+        "1 simple, below 1 complex. Suppression: 1 minus the answer to the largest over that to the best, above blank. The first four colours "
+        "are as bright as the background."
     )
     alt = "Answers to kinds of images, orientations, dots, colours, curve directions and grating sizes."
     return Section(heading, text, (_picture("tuning.png", alt, tuning_figures.tuning_figure(probed, DOTS_PER_INCH)),))
@@ -255,13 +254,14 @@ def _natural(results: Results, session: Session, tables: Tables, measured: np.nd
         return Section(heading, "The model answers all natural images alike, so none is its strongest or weakest.")
     answers = rows_of(tables, "natural_answers", unit)
     n = f" {int(answers['n_images'][0]):,}" if answers is not None and "n_images" in answers.columns else ""
-    text = f"Of{n} natural images, those with the strongest and the weakest predicted response, the most extreme first."
+    text = f"Of{n} natural images, those with the strongest and the weakest predicted response, the most extreme first; an asterisk marks "
+    text += "those that no model learned from."
     rows = made_image_figures.session_rows(session.images.sha256)
     if (found["row"] >= len(rows)).any():
         text += " Images that were searched beside the session's own are not in the file: of these there is only the predicted response."
     if session.images.pixels is None:
         text += " The file keeps only hashes of its images, so there are no pictures."
-    plot = partial(made_image_figures.plot_natural_images, found, session.images.pixels, rows, measured[:, unit])
+    plot = partial(made_image_figures.plot_natural_images, found, session.images.pixels, rows, measured[:, unit], np.asarray(results.side) == "scored")
     alt = "Natural images with the strongest and the weakest predicted response."
     return Section(heading, text, (_drawn("natural.png", alt, plot, made_image_figures.natural_height_in()),))
 
@@ -271,14 +271,14 @@ def _made(tables: Tables, unit: int) -> Section:
     if made is None:
         return Section(heading, NOT_INTERPRETED)
     text = (
-        "Made from noise at the mean and contrast of natural images, so that the model answers most or least; and photographs changed by at "
-        "most 10 grey levels on average, which should raise or lower its answer. Below each: answer to the image it started from, and to "
-        "itself, spikes. What drives the model is a hypothesis about the neuron until it is shown."
+        "Made from noise, at the mean and contrast of natural images, to be answered most or least; and photographs changed by at most 10 grey "
+        "levels on average. Below each: the answer to the image it started from, and to itself, spikes. Until they are shown to the neuron "
+        "they are hypotheses."
     )
     alike = rows_of(tables, "made_image_similarity", unit)
     if alike is not None and np.isfinite(alike["seed_similarity"][0]):
         text += f" Maximizing images from different noise correlate {alike['seed_similarity'][0]:.2f}."
-    if not (made["answer"] != made["start_answer"]).any():
+    if not (np.abs(made["answer"] - made["start_answer"]) > 0).any():
         text += " No change of an image moves this model's answer, so they show nothing."
     plot = partial(made_image_figures.plot_made_images, made)
     alt = "Images that were made to drive or silence the model, and photographs changed a little."
@@ -292,9 +292,9 @@ def _ablation(tables: Tables, unit: int) -> Section:
     if not np.isfinite(ablation["r2_with_intact"]).any():
         return Section(heading, "The model's answers to natural images do not vary, so no filter can be told to matter.")
     text = (
-        "Each filter silenced alone, its map set to 0. Left, filters of each layer from the highest to the lowest. Right, the dot-size curve "
-        "of the whole model, of the circuit below, and without the filters that change it most. A filter is a map here; the study counts "
-        f"the kernels that read it, so that its layer-3 filters are our maps of layer 2. {most_needed(ablation)}"
+        "Each filter silenced alone, its map set to 0; a bar a filter, layer by layer. Right: the dot-size curve, also of the circuit below and "
+        "without the filters that change it most. A filter is a map here; the study counts the kernels that read it, so its layer-3 filters "
+        f"are our maps of layer 2. {most_needed(ablation)}"
     )
     alt = f"Effects of silencing each of {len(ablation)} filters, and dot-size curves."
     figure = circuit_figures.ablation_figure(ablation, rows_of(tables, "circuits", unit), dot_sizes(tables), DOTS_PER_INCH)
@@ -309,14 +309,14 @@ def most_needed(ablation: Table, n: int = 3) -> str:
     >>> from nwb_compact.interpretation.tables import Column
     >>> columns = {"layer": [3, 1], "filter": [2, 0], "r2_with_intact": [0.2, 0.9], "r2_change": [-0.3, 0.01]}
     >>> most_needed(Table("", {name: Column("", np.array(values)) for name, values in columns.items()}), 1)
-    "Answers change most without L3 F2 (r² with the whole model's 0.20, with the neuron's −0.30)."
+    'Answers change most without L3 F2 (r² with its whole self 0.20, with the neuron −0.30).'
     """
     lost = 1 - ablation["r2_with_intact"].astype(float)
     rows = [row for row in np.argsort(-np.nan_to_num(lost), kind="stable")[:n] if np.isfinite(lost[row])]
     change = [float(ablation["r2_change"][row]) for row in rows]
     words = [
-        f"L{ablation['layer'][row]} F{ablation['filter'][row]} (r² with the whole model's {1 - lost[row]:.2f}"
-        + (f", with the neuron's {moved:+.2f})".replace("-", "−") if np.isfinite(moved) else ")")
+        f"L{ablation['layer'][row]} F{ablation['filter'][row]} (r² with its whole self {1 - lost[row]:.2f}"
+        + (f", with the neuron {moved:+.2f})".replace("-", "−") if np.isfinite(moved) else ")")
         for row, moved in zip(rows, change, strict=True)
     ]
     return f"Answers change most without {', '.join(words)}." if words else ""
@@ -340,11 +340,10 @@ def _circuit(results: Results, tables: Tables, unit: int) -> Section:
         return Section(heading, "The model answers dots of all sizes alike, so there is no circuit to find.")
     text = (
         f"The filters that alone explain {circuit['explained'][0]:.0%} of the dot-size curve: {circuit['n_kept'][0].sum()} of "
-        f"{circuit['n_filters'][0].sum()}. From the image (left) to the answer (right). Of each filter: its number and its largest effect in "
-        "spikes; its picture (layer 1: its kernel; layers 2 to 4: the kernel that reads it, which the study counts as a filter of the next "
-        "layer; layer 5: readout weights over the image; bright is positive); its effect on the answer to a blank image and to dots of "
-        "growing size (left to right, each layer on its own scale). The frame tells the sign of the largest effect; the curve tells more, "
-        "as a filter may excite at small dots and inhibit at large ones."
+        f"{circuit['n_filters'][0].sum()}, from the image (left) to the answer (right). Of each filter: number and largest effect, spikes; a "
+        "picture (layer 1: its kernel; 2 to 4: the kernel that reads it, which the study counts as a filter of the next layer; 5: readout "
+        "weights over the image; bright: positive); its effect on answers to a blank image and growing dots, each layer on its own scale, "
+        "which shows where a filter excites at small dots and inhibits at large ones."
     )
     plot = partial(circuit_figures.plot_circuit, results.students[unit], circuit, filters, connections)
     kept = ", ".join(str(count) for count in circuit["n_kept"][0])
@@ -361,8 +360,8 @@ def _robustness(tables: Tables, unit: int) -> Section:
     if not (np.isfinite(r2).any() or np.isfinite(answer_r2).any()):
         return Section(heading, "The model's answers do not vary, so nothing can be said of changed images.")
     text = (
-        "Blue circles: r² of the answers to changed images with the responses to the intact ones (dashed: intact). Black squares: with the "
-        "model's own answers to the intact ones. A change that an animal would hardly notice should move neither."
+        "r² of the answers to changed images with the responses to the intact ones (blue circles; dashed: nothing changed) and with the "
+        "model's own answers to the intact ones (black squares). A change that an animal would hardly notice should move neither."
     )
     alt = "r² against the level of noise, blur, contrast, luminance, occlusion and shift."
     figure = made_image_figures.robustness_figure(table, r2, answer_r2, DOTS_PER_INCH)
@@ -381,6 +380,14 @@ def _drawn(name: str, alt: str, plot: Callable[[Axes], Axes], height_in: float) 
 
 
 @styled
+def _laid_out(name: str, alt: str, plot: Callable[[Axes], Axes], height_in: float) -> Picture:
+    """A figure whose axes leave room for their labels."""
+    figure = Figure(figsize=(PAGE_IN, height_in), dpi=DOTS_PER_INCH, layout="constrained")
+    plot(figure.subplots())
+    return _picture(name, alt, figure)
+
+
+@styled
 def _picture(name: str, alt: str, figure: Figure) -> Picture:
     png = BytesIO()
     figure.draw_without_rendering()  # pictures keep their aspect, and the first layout does not know yet what that leaves for the names
@@ -391,13 +398,17 @@ def _picture(name: str, alt: str, figure: Figure) -> Picture:
 
 _UNIT_STYLE = """
 figcaption { display: none; }
+.who th, .who td { text-align: left; }
+.who th { font-weight: 400; color: #555; }
 @media print {
-  body { font-size: 8pt; line-height: 1.3; }
-  h1 { font-size: 14pt; margin: 0; }
-  .lead { font-size: 9.5pt; margin: 1mm 0; }
-  h2 { font-size: 10pt; margin: 2mm 0 0.5mm; }
-  p, li { max-width: none; margin: 0.5mm 0 1mm; }
-  table { margin: 1mm 0; }
+  @page { size: A4; margin: 10mm; }
+  body { font-size: 8pt; line-height: 1.25; }
+  h1 { font-size: 13pt; margin: 0; }
+  h2 { font-size: 9.5pt; margin: 1.5mm 0 0.5mm; }
+  .lead { font-size: 9pt; }
+  p, p.lead { max-width: none; margin: 0.5mm 0; }
+  table { margin: 0.5mm 0; }
   th, td { padding-top: 0; padding-bottom: 0; }
+  pre { margin: 0.5mm 0; padding: 0.5mm 1mm; }
 }
 """

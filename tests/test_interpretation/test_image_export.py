@@ -79,7 +79,8 @@ def test_overwriting_replaces_what_was_exported_and_nothing_else(tmp_path):
 
 
 def test_no_images_give_an_empty_list(tmp_path):
-    nothing = made([], image=np.empty((0, 112, 112, 3), np.uint8), kind=np.empty(0, "<U10"), unit=np.empty(0, int))
+    columns = made([0]).columns
+    nothing = Table("none", {name: Column(column.meaning, column.values[:0]) for name, column in columns.items()})
     assert listed(export_images(tmp_path / "out", nothing, ["a"], np.empty((0, 1)))) == []
 
 
