@@ -176,7 +176,7 @@ def synthesised_images(
     Returns
     -------
     The images, and for each unit how alike its maximizing images are: where `seed_similarity` is high, one pattern in one place drives it;
-    where it is low, several patterns or places do.
+    where it is low, several patterns do, or one in several places: pixels of stripes moved by a quarter of a period are not correlated.
     """
     mean_level, contrast = float(natural.mean()), float(natural.std(axis=(1, 2, 3)).mean())
     tables = []

@@ -246,6 +246,13 @@ def test_robustness_has_the_intact_score_as_a_line_and_one_axis_for_all(close_fi
     assert axes[1].get_xlim()[0] > axes[1].get_xlim()[1]
 
 
+def test_units_that_were_never_measured_still_show_how_far_their_answers_move(close_figures):
+    found = interpreted(4)["robustness"]
+    unmeasured = Table("", {**found.columns, "r2": Column("", np.full_like(found["r2"], np.nan))})
+    (line,) = image_figures.plot_robustness(unmeasured, "noise").lines
+    np.testing.assert_allclose(line.get_ydata(), np.median(found["answer_r2"][1:5], axis=1))
+
+
 def test_answers_are_in_sds_from_natural_ones_and_averaged_over_the_images_of_a_unit(close_figures):
     made = table(unit=[3, 3, 3, 8], kind=["maximizing", "maximizing", "maximizing", "minimizing"], is_grey=[False, False, True, False],
                  answer=[9.0, 11.0, 5.0, -3.0], start_answer=[2.0, 4.0, 1.0, 0.0])
