@@ -3,9 +3,9 @@
     python benchmarks/bank.py [--units 33] [--alone 3] [--images-seen 20000] [--more 2] [--pool 2000] [--threads 2]
 
 The teacher is the simulated neurons themselves. All `--units` students are trained together, pruned and retrained as a fit does, and so
-are the first `--alone` ones, each by itself, with the same settings and pool. Those together see `--more` times as many images, since each
-has a part of the network to itself only, and the time they save is there to be spent. r2 with the teacher is that of standalone students on 500
-images that none has seen. Ratios in this run:
+are the first `--alone` ones, each by itself, with the same settings and pool. Those together see `--more` times as many images, since
+each has a part of the network to itself only, and the time they save is there to be spent. r2 with the teacher is that of standalone
+students on 500 images that none has seen. Ratios in this run:
 
 - wall time: all students one after another (the time of those alone, scaled to all) over all together;
 - floating-point operations: the study's pipeline (100 filters a layer, distil, prune, retrain as long again) for each neuron over all

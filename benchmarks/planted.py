@@ -2,11 +2,11 @@
 
     python benchmarks/planted.py [--units 33] [--images-seen 60000] [--pool 3000] [--threads 2]
 
-The teacher is the simulated neurons themselves. One table tells, by kind of neuron, how many filters the smallest students keep whose r2 is at
-most 5 % below the unpruned network's, and how well they answer to 500 images that none has seen. The other tells how well the planted channels (oriented edges and lines, spots, colours, all
-rectified and pooled, see `simulated_filters`) are found in the layers that students share: of each channel that any neuron reads, the
-highest correlation, over images and places, with one filter of layer 1, 2 or 3, pooled as the channels are, and with the best weighted
-sum of a layer's filters.
+The teacher is the simulated neurons themselves. One table tells, by kind of neuron, how many filters the smallest students keep whose r2
+is at most 5 % below the unpruned network's, and how well they answer to 500 images that none has seen. The other tells how well the
+planted channels (oriented edges and lines, spots, colours, all rectified and pooled, see `simulated_filters`) are found in the layers
+that students share: of each channel that any neuron reads, the highest correlation, over images and places, with one filter of layer 1, 2
+or 3, pooled as the channels are, and with the best weighted sum of a layer's filters.
 
 Exit status 1 unless the student of the median edge neuron keeps fewer filters than that of each kind that consolidates (dot, curvature,
 texture), and 80 % of the channels correlate with some filter by at least 0.8.
