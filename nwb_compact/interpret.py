@@ -54,7 +54,7 @@ SIMILARITY_IMAGES = 200
 """Over which layers of students, and their answers, are compared."""
 ABLATION_IMAGES = 150
 """Scored images on which the effect of silencing a filter is measured."""
-ROBUSTNESS_IMAGES = 150
+ROBUSTNESS_IMAGES = 300
 """Scored images that are changed."""
 SYNTHESIS_IMAGES = 60
 """Natural images of which made ones take mean and contrast, and among which adversarial ones start."""

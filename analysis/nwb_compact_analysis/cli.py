@@ -14,10 +14,12 @@ from nwb_compact.errors import NwbCompactError
 @click.option("--overwrite", is_flag=True, help="Replace the report that is in the folder.")
 def report(file: Path, output: Path | None, run_id: str | None, overwrite: bool) -> None:
     """Draw the figures of a fit in FILE and one self-contained HTML page that holds them."""
+    from nwb_compact.nwb_interpretation import read_interpretation
     from nwb_compact.nwb_results import read_results  # pynwb and matplotlib take seconds to import; --help should not
     from nwb_compact.nwb_session import open_session
+    from nwb_compact.progress import stage
     from nwb_compact_analysis.page import headline
-    from nwb_compact_analysis.report import check_folder, write_report
+    from nwb_compact_analysis.report import check_folder, interpreted, write_report
 
     folder = output if output is not None else file.with_name(f"{file.stem}_report")
     check_folder(folder, overwrite)
@@ -27,7 +29,9 @@ def report(file: Path, output: Path | None, run_id: str | None, overwrite: bool)
         raise NwbCompactError(file, found="no fitted run", expected="at least one", next_step=next_step)
     (results,) = read_results(file, run_id) if run_id is not None else runs[-1:]
     others = [run for run in runs if run.run_id != results.run_id]
-    with open_session(file) as session:
-        page = write_report(results, session, str(file), folder, others=others, overwrite=overwrite)
+    tables = read_interpretation(file, results.run_id)
+    units = interpreted(tables)
+    with open_session(file) as session, stage("pages", 1 + len(units), quiet=not units) as advance:
+        page = write_report(results, session, str(file), folder, others=others, tables=tables, overwrite=overwrite, advance=advance)
     click.echo(f"run {results.run_id}: {headline(results)}")
     click.echo(f"report: {page}")

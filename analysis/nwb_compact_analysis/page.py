@@ -50,7 +50,9 @@ class Section:
     pictures: tuple[Picture, ...] = ()
 
 
-def render_page(results: Results, session: Session, source: str, sections: Sequence[Section]) -> str:
+def render_page(
+    results: Results, session: Session, source: str, sections: Sequence[Section], pages: Mapping[int, str] | None = None
+) -> str:
     """The whole page as HTML.
 
     Parameters
@@ -63,6 +65,8 @@ def render_page(results: Results, session: Session, source: str, sections: Seque
         The session file as the user named it; it is shown and used in the commands that reproduce the numbers.
     sections
         Figures with their captions, in the order of the page.
+    pages
+        Files beside this one that tell more of a unit, by row of the unit.
 
     Examples
     --------
@@ -78,7 +82,7 @@ def render_page(results: Results, session: Session, source: str, sections: Seque
         _what_was_fitted(results, session, source),
         _how_well(results),
         *(_section(section) for section in sections),
-        _unit_table(results),
+        _unit_table(results, pages or {}),
         costs_section(results),
         _how_to_cite(session),
         _how_to_reproduce(results, source),
@@ -187,19 +191,21 @@ def _figure(picture: Picture) -> str:
     return f'<figure class="{kind}"><div class="scroll">{image}</div><figcaption>{_e(picture.file_name)}</figcaption></figure>'
 
 
-def _unit_table(results: Results) -> str:
+def _unit_table(results: Results, pages: Mapping[int, str]) -> str:
     heads = "".join(f'<th title="{_e(title)}">{_e(head)}</th>' for head, title in _UNIT_COLUMNS.items())
     notes = {reason: f"{k}" for k, reason in enumerate(dict.fromkeys(reason for reason in results.reason if reason), 1)}
-    rows = "\n".join(_unit_row(results, int(unit), notes) for unit in order_by_accuracy(results))
+    rows = "\n".join(_unit_row(results, int(unit), notes, pages.get(int(unit))) for unit in order_by_accuracy(results))
+    more = " The name of a unit leads to a page on what its model computes." if pages else ""
     below = "".join(f"<p class=note>{number}: {_e(reason)}</p>" for reason, number in notes.items())
     return (
         "<h2>All units</h2>\n<p>From the best predicted to the worst. A dash stands for what could not be computed; the note in "
-        "the last column says why. [ ] holds the 90 % interval. An r² called corrected is noise-corrected.</p>\n"
+        "the last column says why. [ ] holds the 90 % interval. An r² called corrected is noise-corrected."
+        f"{more}</p>\n"
         f'<div class="scroll"><table class="units"><thead><tr><th>unit</th>{heads}</tr></thead>\n<tbody>{rows}</tbody></table></div>{below}'
     )
 
 
-def _unit_row(results: Results, unit: int, notes: Mapping[str, str]) -> str:
+def _unit_row(results: Results, unit: int, notes: Mapping[str, str], page: str | None) -> str:
     value = {name: float(column[unit]) for name, column in results.scores.items()}
     interval = f"[{_decimals(value['student_r2_er_low'])}, {_decimals(value['student_r2_er_high'])}]"
     cells = [
@@ -216,7 +222,9 @@ def _unit_row(results: Results, unit: int, notes: Mapping[str, str]) -> str:
         _decimals(value["compression"], 0),
     ]
     numbers = "".join(f"<td>{cell}</td>" for cell in cells)
-    return f'<tr><th>{_e(results.unit_name[unit])}</th>{numbers}<td>{notes.get(results.reason[unit], "")}</td></tr>'
+    name = _e(results.unit_name[unit])
+    linked = f'<a href="{_e(page)}">{name}</a>' if page else name
+    return f'<tr><th>{linked}</th>{numbers}<td>{notes.get(results.reason[unit], "")}</td></tr>'
 
 
 def _how_to_cite(session: Session) -> str:

@@ -1,6 +1,6 @@
 """A run and its session become a folder: figures as PNG and one page, `index.html`, that holds them all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.interpretation.tables import Table
 from nwb_compact.measured import measured_means
+from nwb_compact.progress import Advance, silent
 from nwb_compact.results import Results, baselines_of, disagreement
 from nwb_compact.session import Session
 from nwb_compact_analysis import figures, unit_figures
@@ -20,8 +22,10 @@ from nwb_compact_analysis.compression_figures import compression_curves, plot_co
 from nwb_compact_analysis.ensemble_figures import has_members, members_figure
 from nwb_compact_analysis.medians import HEIGHT_IN, WIDTH_IN
 from nwb_compact_analysis.page import Picture, Section, render_page
+from nwb_compact_analysis.population_figures import population_sections
 from nwb_compact_analysis.shared_figures import plot_shared_models, shared_runs
 from nwb_compact_analysis.style import COLUMN_IN, PAGE_IN, chunks, styled
+from nwb_compact_analysis.unit_page import page_name, render_unit_page
 
 PAGE = "index.html"
 DOTS_PER_INCH = 150
@@ -31,7 +35,8 @@ _FITS_A_ROW, _FIT_IN = 5, 1.6
 
 
 def write_report(
-    results: Results, session: Session, source: str, folder: str | Path, *, others: Sequence[Results] = (), overwrite: bool = False
+    results: Results, session: Session, source: str, folder: str | Path, *, others: Sequence[Results] = (),
+    tables: Mapping[str, Table] | None = None, overwrite: bool = False, advance: Advance = silent,
 ) -> Path:
     """Draw all figures, write them and the page into `folder`, and give back the path of the page.
 
@@ -49,8 +54,12 @@ def write_report(
         Made if it is missing.
     others
         The other runs of the file, with which shared models of several sizes, and students of several tolerances, are compared.
+    tables
+        What was found out about its units (`nwb_interpretation.read_interpretation`): figures of all of them, and a page for each.
     overwrite
         Replace the report that is in `folder`; other files there are left alone.
+    advance
+        Told of each page.
 
     Raises
     ------
@@ -70,16 +79,37 @@ def write_report(
     """
     folder = Path(folder)
     check_folder(folder, overwrite)
-    sections = draw_sections(results, session, others)
-    html = render_page(results, session, source, sections)
+    found = tables or {}
+    sections = [*draw_sections(results, session, others), *population_sections(results, found)]
+    pages = {unit: page_name(results, unit) for unit in interpreted(found)}
+    html = render_page(results, session, source, sections, pages)
+    advance(1)
+    measured = measured_means(session, results)
+    of_units = {}
+    for unit, name in pages.items():
+        of_units[name] = render_unit_page(results, session, source, found, measured, unit)
+        advance(1)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("figure_*.png"):
+    for old in (*folder.glob("figure_*.png"), *folder.glob("unit_*.html")):
         old.unlink()
+    for name, text in of_units.items():
+        (folder / name).write_text(text, encoding="utf-8")
     for picture in (picture for section in sections for picture in section.pictures):
         (folder / picture.file_name).write_bytes(picture.png)
     page = folder / PAGE
     page.write_text(html, encoding="utf-8")
     return page
+
+
+def interpreted(tables: Mapping[str, Table]) -> list[int]:
+    """Rows of the units that have a page of their own.
+
+    Examples
+    --------
+    >>> interpreted({})
+    []
+    """
+    return [int(unit) for unit in tables["preferences"]["unit"]] if "preferences" in tables else []
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:

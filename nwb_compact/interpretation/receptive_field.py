@@ -35,24 +35,27 @@ def receptive_fields(answers: Answers, n_units: int, images: UInt8[np.ndarray, "
 
     Returns
     -------
-    One row a unit: `rf_row_px` and `rf_column_px` from the centre of the image, `rf_diameter_px` (four standard deviations of the map, as
-    of a Gaussian), `rf_map` (8 8): mean squared change of the answer over images, as a share of its sum. NaN where no cover changes
-    anything.
+    One row a unit: `rf_row_px` and `rf_column_px` from the centre of the image, `rf_diameter_px`, and `rf_map` (8 8), the mean squared
+    change of the answer over images as a share of its sum. The field is where the change is at least half of the largest (its square
+    a quarter), since students answer a little to all places; its centre is the mean of these places, weighted by their share, its
+    diameter that of a disk of their area. NaN where no cover changes anything.
     """
     units = list(range(n_units))
     whole = answers(images, units)
     change = np.stack([((answers(covered(images, place), units) - whole) ** 2).mean(axis=0) for place in range(PLACES**2)], axis=1)
     total = change.sum(axis=1, keepdims=True)
     share = np.divide(change, total, out=np.full(change.shape, np.nan), where=total > 0)
-    row, column = np.divmod(np.arange(PLACES**2), PLACES)
-    place = [_centre_px(index) for index in (row, column)]
-    centre = [share @ along for along in place]
-    spread = sum((share * (along - middle[:, None]) ** 2).sum(axis=1) for along, middle in zip(place, centre, strict=True))
+    field = np.where(share >= share.max(axis=1, keepdims=True) / 4, share, 0 * share)
+    row, column = (_centre_px(index) for index in np.divmod(np.arange(PLACES**2), PLACES))
+    area_px, weight = (field > 0).sum(axis=1) * (IMAGE_PX / PLACES) ** 2, field.sum(axis=1)
     return Table("receptive fields of the students, from covering places of natural images", {
         UNIT: Column("the unit", np.arange(n_units)),
-        "rf_row_px": Column("centre of the receptive field, pixels downwards from the centre of the image", centre[0]),
-        "rf_column_px": Column("the same, to the right", centre[1]),
-        "rf_diameter_px": Column("four standard deviations of the map, pixels of the 112 of an image", 4 * np.sqrt(spread / 2)),
+        "rf_row_px": Column("centre of the receptive field, pixels downwards from the centre of the image", field @ row / weight),
+        "rf_column_px": Column("the same, to the right", field @ column / weight),
+        "rf_diameter_px": Column(
+            "of a disk of the area where the change is at least half of the largest, pixels of the 112 of an image",
+            np.where(area_px > 0, 2 * np.sqrt(area_px / np.pi), np.nan),
+        ),
         "rf_map": Column("share of the mean squared change of the answer when a place is covered (row column)",
                          share.reshape(n_units, PLACES, PLACES)),
     })

@@ -115,6 +115,10 @@ _CHANGES: Mapping[str, Callable[[np.ndarray, float, np.random.Generator], np.nda
 
 
 def _r2(predicted: Float[np.ndarray, "image unit"], wanted: Float[np.ndarray, "image unit"]) -> Float[np.ndarray, "unit"]:
-    """Over the images that were measured."""
-    known = np.isfinite(wanted).all(axis=1)
-    return correlation(predicted[known], wanted[known]) ** 2
+    """Of each unit over the images that it was measured with; NaN where there are none."""
+    known = np.isfinite(wanted)
+    each = [
+        float(correlation(predicted[rows, unit : unit + 1], wanted[rows, unit : unit + 1])[0]) ** 2 if rows.any() else np.nan
+        for unit, rows in enumerate(known.T)
+    ]
+    return np.array(each)

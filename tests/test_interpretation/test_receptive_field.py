@@ -30,6 +30,13 @@ def test_it_finds_where_a_unit_looks():
     assert np.unravel_index(found["rf_map"][1].argmax(), (8, 8)) == (4, 4)
 
 
+def test_what_a_unit_answers_everywhere_does_not_move_its_field():
+    """A faint answer to all places would draw the centre of mass of the whole map to the middle."""
+    found = receptive_fields(model(window(-28, 28, 8) + 0.3 * window(0, 0, 60)), 1, IMAGES)
+    np.testing.assert_allclose([found["rf_row_px"][0], found["rf_column_px"][0]], [-28, 28], atol=7)
+    assert found["rf_diameter_px"][0] < 50
+
+
 def test_larger_windows_give_larger_fields():
     small, large = receptive_fields(model(window(0, 0, 6), window(0, 0, 16)), 2, IMAGES)["rf_diameter_px"]
     assert 10 < small < large < 90

@@ -71,6 +71,15 @@ def test_images_that_were_not_measured_and_constant_units_are_marked_and_do_not_
     assert found["r2"][0, 0] == pytest.approx(1)
 
 
+def test_a_unit_that_was_never_measured_leaves_the_others_their_scores():
+    measured = mean_level(IMAGES, [0, 1])
+    measured[:, 1] = np.nan
+    found = robustness(mean_level, 2, IMAGES, measured, seed=0)
+    assert found["r2"][0, 0] == pytest.approx(1)
+    assert np.isnan(found["r2"][:, 1]).all()
+    assert np.isfinite(found["answer_r2"]).all()
+
+
 def test_the_seed_decides():
     first, again, other = (robustness(mean_level, 1, IMAGES, mean_level(IMAGES, [0]), seed=seed)["answer_r2"] for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)

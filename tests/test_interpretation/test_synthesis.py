@@ -69,17 +69,35 @@ def test_mean_and_contrast_are_those_that_are_asked_for():
     np.testing.assert_allclose(made_for_red().std(axis=(1, 2, 3)), CONTRAST, atol=0.6)
 
 
-def test_a_grey_image_comes_close_to_the_best_there_is():
-    """The student is linear and answers rows x columns. The best image of a mean and contrast then is the mean + contrast x its
-    standardised weights (Cauchy-Schwarz); clipping and blurring can only take away from that.
-    """
-    student, lines = half_student(), np.zeros((224, 112, 112, 3), np.uint8)
+@cache
+def weights_of_pixels():
+    """The student is linear and answers rows x columns: lines of light tell what each row and each column weighs."""
+    lines = np.zeros((224, 112, 112, 3), np.uint8)
     for place in range(112):
         lines[place, place, :56], lines[112 + place, :, place] = 200, 200
-    rows, columns = predict(student, lines).reshape(2, 112).astype(float) / 200
-    weights = np.outer(rows, columns) / rows.sum()
+    rows, columns = predict(half_student(), lines).reshape(2, 112).astype(float) / 200
+    return np.outer(rows, columns) / rows.sum()
+
+
+def test_a_grey_image_comes_close_to_the_best_there_is():
+    """The best image of a mean and contrast is the mean + contrast x the standardised weights (Cauchy-Schwarz); clipping and blurring
+    can only take away from that.
+    """
+    weights = weights_of_pixels()
     best = MEAN * weights.sum() + CONTRAST * np.sqrt(weights.size * ((weights - weights.mean()) ** 2).sum())
-    assert 0.93 * best < predict(student, made_for_red()[1:2])[0] < 1.01 * best
+    assert 0.93 * best < predict(half_student(), made_for_red()[1:2])[0] < 1.01 * best
+
+
+def test_shifts_move_nothing_on_average():
+    """Shifted or not, the edge between the bright and the dark half lies at the same place, to half a pixel."""
+    edges = []
+    for shift_px in (0, 2):
+        settings = Settings(shift_px=shift_px, steps=40)
+        made = synthesise(half_student(), np.array([1]), np.array([True]), np.array([0]), settings, mean_level=MEAN, contrast=CONTRAST)
+        falling = made[0, :, 45:70, 0].mean(axis=0)
+        edges.append(np.interp(-MEAN, -falling, np.arange(45, 70)))
+    assert edges[0] == pytest.approx(57, abs=3)
+    assert edges[1] == pytest.approx(edges[0], abs=0.5)
 
 
 def test_pixels_vary_smoothly():
@@ -107,7 +125,7 @@ def test_more_steps_than_a_few_gain_little():
         for steps in (8, 100, 200)
     ]
     assert answers[1] > 1.2 * answers[0]
-    assert answers[1] > 0.9 * answers[2]
+    assert answers[1] > 0.8 * answers[2]
 
 
 # From natural images --------------------------------------------------------------------------------------------------
