@@ -24,14 +24,14 @@ from nwb_compact_analysis.unit_figures import LARGEST_FILTERS, filter_pictures
 LAYERS = (1, 2, 3, 4, 5)
 EXCITES, INHIBITS = STUDENT, TEACHER
 """Lines that excite are solid, those that inhibit dashed, so that they can be told without colour."""
-FILTERS_IN, ABLATION_IN = 1.45, 2.3
+FILTERS_IN, ABLATION_IN = 1.45, 2.15
 MOST_NECESSARY = 3
 """Filters whose silenced curve is drawn."""
 SHOWN = 5
 """Filters of a layer in the diagram, those with the largest effect; more would be too small to see."""
 LINES = 12
 """Connections between two layers in the diagram, the strongest."""
-_PICTURE_IN, _CURVE_IN, _ROW_IN, _TOP_IN, _KEY_IN = 0.36, 0.42, 0.52, 0.3, 0.2
+_PICTURE_IN, _CURVE_IN, _ROW_IN, _TOP_IN, _KEY_IN = 0.36, 0.42, 0.5, 0.3, 0.2
 _KERNEL_PX, _PITCH_PX, _ROW_PX, _BARS_PX, _BAR_PX = 5, 6, 7, 149, 34
 
 
@@ -143,7 +143,7 @@ def ablation_figure(ablation: Table, circuit: Table | None, sizes_px: Float[np.n
         Of the figure.
     """
     figure = Figure(figsize=(PAGE_IN, ABLATION_IN), dpi=dots_per_inch, layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1.7, 1])
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1.7, 1])[0]
     axes = left.subplots(len(MEASURES), 1, sharex=True)
     for ax, name in zip(axes, MEASURES, strict=True):
         plot_ablation(ablation, name, ax)
@@ -293,8 +293,8 @@ def _draw_filter(
     if picture is not None:
         extent = (left, left + _PICTURE_IN, top + _PICTURE_IN, top)
         ax.imshow(picture, extent=extent, interpolation="nearest", aspect="auto", vmin=0, vmax=1, zorder=3)
-    frame = {"fill": False, "edgecolor": colour, "linestyle": line, "linewidth": 1.4, "zorder": 4}
-    ax.add_patch(Rectangle((left, top), _PICTURE_IN, _PICTURE_IN, **frame))
+    frame = Rectangle((left, top), _PICTURE_IN, _PICTURE_IN, fill=False, edgecolor=colour, linestyle=line, linewidth=1.4, zorder=4)
+    ax.add_patch(frame)
     start, middle = left + _PICTURE_IN, top + _PICTURE_IN / 2
     ax.add_patch(Rectangle((start, top), _CURVE_IN, _PICTURE_IN, facecolor="white", edgecolor=GREY, linewidth=0.5, zorder=3))
     across = np.linspace(start, start + _CURVE_IN, len(effect))
@@ -336,7 +336,8 @@ def _draw_connections(ax: Axes, student: StudentWeights, connections: Table, lay
         (left, top), (end, below) = place[layer - 1, int(connections["input"][rows[k]])], place[layer, int(connections["filter"][rows[k]])]
         colour, line = (EXCITES, "-") if weight[k] >= 0 else (INHIBITS, (0, (3, 1.5)))
         start, middle = left + _PICTURE_IN + _CURVE_IN, _PICTURE_IN / 2
-        ax.plot([start, end], [top + middle, below + middle], color=colour, linestyle=line, linewidth=0.3 + 2.2 * share, alpha=0.8, zorder=2)
+        width = 0.3 + 2.2 * share
+        ax.plot([start, end], [top + middle, below + middle], color=colour, linestyle=line, linewidth=width, alpha=0.8, zorder=2)
 
 
 def _draw_key(ax: Axes, height: float) -> None:

@@ -152,7 +152,8 @@ def made_groups(made: Table) -> list[tuple[str, Integer[np.ndarray, "image"]]]:
     kind, is_grey = made["kind"].tolist(), made["is_grey"].astype(bool).tolist()
     known = [key for key in MADE if key in set(zip(kind, is_grey, strict=True))]
     other = [key for key in dict.fromkeys(zip(kind, is_grey, strict=True)) if key not in MADE]
-    return [(MADE.get(key, key[0][:24]), np.flatnonzero((made["kind"] == key[0]) & (made["is_grey"] == key[1]))) for key in [*known, *other]]
+    rows = {key: np.flatnonzero((made["kind"] == key[0]) & (made["is_grey"] == key[1])) for key in [*known, *other]}
+    return [(MADE.get(key, key[0][:24]), of_kind) for key, of_kind in rows.items()]
 
 
 def made_height_in(made: Table) -> float:

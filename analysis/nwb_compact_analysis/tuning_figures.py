@@ -5,6 +5,7 @@ The same contract as `unit_figures`: values in, axes out. Values are tables of `
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -22,13 +23,18 @@ IMAGE_PX = 112
 BACKGROUND = 112.0
 """Grey level on which made images are drawn."""
 PANEL_IN = 1.9, 1.75
-HEIGHT_IN = 3.05
+HEIGHT_IN = 2.9
 """Of the tuning figure: two rows of panels."""
 _ADDED = {
     "red": (80.0, -40.7, 0.0), "green": (-80.0, 40.7, 0.0), "blue": (-12.9, -12.9, 100.0), "yellow": (12.9, 12.9, -100.0),
     "white": (90.0, 90.0, 90.0), "black": (-90.0, -90.0, -90.0),
 }
 """What the colours of `stimuli` add to the background: that module needs torch, and figures do without."""
+
+LABEL_FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "edge": ("grating", "edge", "bar"), "curvature": ("curve",), "dot": ("dot",), "texture": ("lines",), "colour": ("colour",),
+}
+"""Kinds of made images that the labels of `preference` are about."""
 
 Tables = Mapping[str, Table]
 
@@ -121,7 +127,7 @@ def plot_receptive_field(field: Table, ax: Axes | None = None) -> Axes:
     ax.imshow(share, extent=(-half, half, half, -half), cmap="Greys", vmin=0, interpolation="nearest")
     ax.add_patch(Circle((column, row), diameter / 2, fill=False, edgecolor=STUDENT, linewidth=1.5))
     ax.plot([column], [row], color=STUDENT, marker="+", markersize=7, markeredgewidth=1.5)
-    ax.set_title(f"receptive field {diameter:.0f} px\ndarkest: {share.max():.0%} of the change", loc="left")
+    ax.set_title(f"receptive field {diameter:.0f} px\ndarkest place {share.max():.0%}", loc="left")
     return ax
 
 
@@ -201,12 +207,12 @@ def plot_orientations(probed: Probed, ax: Axes | None = None) -> Axes:
     if not grey.any():
         return _said(ax, "no grating was shown")
     shown = grey & probed.like(probed.best(grey), "wavelength_px")
-    angle, mean, low, high = _over(probed, shown, "orientation_deg")
-    angle, mean, low, high = np.append(angle, 180 + angle[0]), *(np.append(values, values[0]) for values in (mean, low, high))
-    ax.fill_between(angle, low, high, color=STUDENT, alpha=0.25, linewidth=0)
-    ax.plot(angle, mean, **_LINE)
-    wavelength = probed.probes["wavelength_px"][probed.best(grey)]
-    ax.set_title(f"gratings of {wavelength:g} px (band: phases)\nOSI {_number(probed, 'osi')}, F1/F0 {_number(probed, 'f1_f0')}", loc="left")
+    angle, answers = _over(probed, shown, "orientation_deg")
+    angle, answers = np.append(angle, 180 + angle[0]), [*answers, answers[0]]
+    ax.fill_between(angle, [some.min() for some in answers], [some.max() for some in answers], color=STUDENT, alpha=0.25, linewidth=0)
+    ax.plot(angle, [some.mean() for some in answers], **_LINE)
+    wavelength, osi, f1_f0 = probed.probes["wavelength_px"][probed.best(grey)], _number(probed, "osi"), _number(probed, "f1_f0")
+    ax.set_title(f"gratings of {wavelength:g} px (band: phases)\nOSI {osi}, F1/F0 {f1_f0}", loc="left")
     return ax
 
 
@@ -220,8 +226,8 @@ def plot_dots(probed: Probed, ax: Axes | None = None) -> Axes:
     if not centred.any():
         return _said(ax, "no dot was shown")
     for polarity, look in ((1, _LINE), (-1, {**_LINE, "color": INK, "linestyle": "--", "marker": "s"})):
-        size, mean, _, _ = _over(probed, centred & (probed.probes["polarity"] == polarity), "size_px")
-        ax.plot(size, mean, **look)
+        size, answers = _over(probed, centred & (probed.probes["polarity"] == polarity), "size_px")
+        ax.plot(size, [some.mean() for some in answers], **look)
     best, suppression = _number(probed, "dot_px", "g"), _number(probed, "size_suppression")
     ax.set_title(f"bright (●) and dark (■) dots\nbest {best} px, largest suppresses {suppression}", loc="left")
     return ax
@@ -234,8 +240,8 @@ def plot_sizes(probed: Probed, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="diameter, px")
     if not shown.any():
         return _said(ax, "no grating of several sizes\nwas shown")
-    size, mean, _, _ = _over(probed, shown & probed.like(probed.best(shown), "orientation_deg", "wavelength_px"), "size_px")
-    ax.plot(size, mean, **_LINE)
+    size, answers = _over(probed, shown & probed.like(probed.best(shown), "orientation_deg", "wavelength_px"), "size_px")
+    ax.plot(size, [some.mean() for some in answers], **_LINE)
     ax.set_title(f"gratings of growing size\nlargest suppresses {_number(probed, 'surround_suppression')}", loc="left")
     return ax
 
@@ -249,8 +255,8 @@ def plot_curves(probed: Probed, ax: Axes | None = None) -> Axes:
     if not shown.any():
         return _said(ax, "no curve was shown")
     best = probed.best(shown)
-    angle, mean, _, _ = _over(probed, shown & probed.like(best, "size_px", "polarity"), "orientation_deg")
-    ax.plot(np.append(angle, 360 + angle[0]), np.append(mean, mean[0]), **_LINE)
+    angle, answers = _over(probed, shown & probed.like(best, "size_px", "polarity"), "orientation_deg")
+    ax.plot(np.append(angle, 360 + angle[0]), [some.mean() for some in (*answers, answers[0])], **_LINE)
     polarity = "bright" if probed.probes["polarity"][best] > 0 else "dark"
     size = probed.probes["size_px"][best]
     ax.set_title(f"{polarity} curves of {size:g} px\nselectivity {_number(probed, 'curve_selectivity')}", loc="left")
@@ -277,11 +283,18 @@ def plot_colours(probed: Probed, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def share_of_best(probed: Probed, label: str) -> float:
+    """Strongest answer to the images that a label is about over the strongest of all, both above blank; NaN where none is above it."""
+    above = probed.answers - np.nan_to_num(probed.blank)
+    among = probed.family(*LABEL_FAMILIES.get(label, ()))
+    return float(max(above[among].max(initial=0.0), 0) / above.max()) if above.max() > 0 else float("nan")
+
+
 PANELS: Sequence[Callable[[Probed, Axes], Axes]] = (
     plot_families, plot_orientations, plot_dots, plot_colours, plot_curves, plot_sizes,
 )
 """Of the tuning figure, row by row."""
-_LINE: Mapping[str, object] = {"color": STUDENT, "marker": STUDENT_MARKER, "markersize": 3, "linewidth": 1.2}
+_LINE: Mapping[str, Any] = {"color": STUDENT, "marker": STUDENT_MARKER, "markersize": 3, "linewidth": 1.2}
 
 
 def _panel(probed: Probed, ax: Axes | None) -> Axes:
@@ -295,11 +308,12 @@ def _panel(probed: Probed, ax: Axes | None) -> Axes:
     return ax
 
 
-def _over(probed: Probed, shown: Bool[np.ndarray, "stimulus"], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Values of a property, and mean, smallest and largest answer to the stimuli that have each."""
-    values = np.unique(probed.probes[name][shown])
-    answers = [probed.answers[shown & (probed.probes[name] == value)] for value in values]
-    return values, *(np.array([part(some) for some in answers]) for part in (np.mean, np.min, np.max))  # type: ignore[operator]
+def _over(
+    probed: Probed, shown: Bool[np.ndarray, "stimulus"], name: str
+) -> tuple[Float[np.ndarray, "value"], list[Float[np.ndarray, "_"]]]:
+    """Values of a property, and the answers to the stimuli that have each."""
+    values = np.unique(probed.probes[name][shown]).astype(float)
+    return values, [probed.answers[shown & (probed.probes[name] == value)] for value in values]
 
 
 def _said(ax: Axes, text: str) -> Axes:

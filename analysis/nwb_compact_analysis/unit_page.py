@@ -29,6 +29,8 @@ from nwb_compact_analysis.unit_figures import plot_predicted_against_measured
 
 DOTS_PER_INCH = 150
 WHO_IN = 1.8
+LITTLE = 0.2
+"""Share of the strongest answer below which the images that a label is about hardly drive a unit. Ours."""
 PREFERS = {
     "edge": "edges: the orientation of gratings matters to it",
     "curvature": "curves: the side that they face matters to it",
@@ -40,7 +42,9 @@ PREFERS = {
 NOT_INTERPRETED = "nwb-compact interpret has not been run for this unit, so what its model computes is not known."
 
 
-def unit_sections(results: Results, session: Session, tables: Tables, measured: Float[np.ndarray, "image unit"], unit: int) -> list[Section]:
+def unit_sections(
+    results: Results, session: Session, tables: Tables, measured: Float[np.ndarray, "image unit"], unit: int
+) -> list[Section]:
     """All figures of one unit with their captions, in the order of its page, about two printed sheets.
 
     Parameters
@@ -68,13 +72,13 @@ def unit_sections(results: Results, session: Session, tables: Tables, measured: 
     """
     return [
         _who(results, tables, measured, unit),
-        _filters(results, unit),
+        _filters(results, tables, unit),
         _tuning(tables, unit),
+        _robustness(tables, unit),
         _natural(results, session, tables, measured, unit),
         _made(tables, unit),
         _ablation(tables, unit),
         _circuit(results, tables, unit),
-        _robustness(tables, unit),
     ]
 
 
@@ -108,7 +112,7 @@ def render_unit_page(
         f'<p class="lead">{escape(unit_headline(results, tables, unit))}</p>',
         _numbers(results, unit, of),
         *(_section(section) for section in unit_sections(results, session, tables, measured, unit)),
-        f"<h2>How to get this again</h2>\n<pre>{escape(command)}</pre>\n<p>The method: {escape(STUDY)}</p>",
+        f"<p>The method: {escape(STUDY)} To get this again: <code>{escape(command)}</code>.</p>",
     ]
     title = f"nwb-compact: {name} of {of}, run {results.run_id}"
     return _FRAME.format(title=escape(title), style=_STYLE + _UNIT_STYLE, body="\n".join(parts))
@@ -187,8 +191,9 @@ def _numbers(results: Results, unit: int, session_name: str) -> str:
 def _who(results: Results, tables: Tables, measured: np.ndarray, unit: int) -> Section:
     heading = "Preference, fit and receptive field"
     text = (
-        "Left: the evidence for each label, from answers to made images; given is the one that is largest against its tick. Middle: predicted "
-        "and measured response to each scored image, spikes; dashed: both agree. Right: how much covering a place changes the answer."
+        "Left: the evidence for each label, from answers to made images; given is the one that is largest against its tick. Middle: "
+        "predicted and measured response to each scored image, spikes; dashed: both agree. Right: where covering an image changes the "
+        "answer."
     )
     missing = [f"Answers are {results.provenance['answers']}."] if results.provenance.get("answers") else []
     if row_of(tables, "preferences", unit) is None or row_of(tables, "receptive_fields", unit) is None:
@@ -218,12 +223,15 @@ def _who_figure(results: Results, tables: Tables, measured: np.ndarray, unit: in
     return figure
 
 
-def _filters(results: Results, unit: int) -> Section:
+def _filters(results: Results, tables: Tables, unit: int) -> Section:
     text = (
-        "Each kernel is scaled by its own largest weight; grey is zero. Layer 1 sees colours; each kernel above sees one map of the layer below, "
-        "and has the sign that makes its sum positive. The study found many in layers 1 to 3 and few after them (consolidation). Students "
-        "of one fit share layers 1 and 2 until the last pruning: where they look like those of other units, that is partly why."
+        "Each kernel is scaled by its own largest weight; grey is zero. Layer 1 sees colours; each kernel above sees one map of the layer "
+        "below, and has the sign that makes its sum positive. The study found many in layers 1 to 3 and few after them (consolidation). "
+        "Students of one fit share layers 1 and 2 until the last pruning: where they look like those of other units, that is partly why."
     )
+    fall = rows_of(tables, "consolidation", unit)
+    if fall is not None and fall["largest_drop"][0] > 0:
+        text += f" Here the largest fall is after layer {fall['largest_drop_after_layer'][0]}, by {fall['largest_drop'][0]} kernels."
     counts = ", ".join(str(count) for count in results.filters_per_layer[unit])
     alt = f"Kernels of the five layers; layers 1 to 5 keep {counts}."
     plot = partial(circuit_figures.plot_filters, results, unit)
@@ -238,12 +246,34 @@ def _tuning(tables: Tables, unit: int) -> Section:
     if np.ptp(probed.answers) == 0:
         return Section(heading, f"The model answers every made image alike, with {probed.answers[0]:.2f} spikes.")
     text = (
-        "Answers to images about the receptive field, all on one scale; dashed: the blank screen. OSI: 1 minus circular variance. F1/F0: above "
-        "1 simple, below 1 complex. Suppression: 1 minus the answer to the largest over that to the best, above blank. The first four colours "
-        "are as bright as the background."
+        "Answers to images about the receptive field, all on one scale; dashed: the blank screen. OSI: 1 minus circular variance. F1/F0: "
+        "above 1 simple, below 1 complex. Suppression: 1 minus the answer to the largest over that to the best, above blank. The first "
+        "four colours are as bright as the background."
     )
+    row = row_of(tables, "preferences", unit)
+    label = "" if row is None else str(tables["preferences"]["preference"][row])
+    share = tuning_figures.share_of_best(probed, label)
+    if label in tuning_figures.LABEL_FAMILIES and share < LITTLE:
+        text += f" Images of what it is said to prefer ({label}) drive it to {share:.0%} of its strongest answer only: doubt the label."
     alt = "Answers to kinds of images, orientations, dots, colours, curve directions and grating sizes."
     return Section(heading, text, (_picture("tuning.png", alt, tuning_figures.tuning_figure(probed, DOTS_PER_INCH)),))
+
+
+def _robustness(tables: Tables, unit: int) -> Section:
+    heading, column = "When images are changed", row_of(tables, "receptive_fields", unit)
+    if column is None or "robustness" not in tables:
+        return Section(heading, NOT_INTERPRETED)
+    table = tables["robustness"]
+    r2, answer_r2 = (table[name][:, column].astype(float) for name in ("r2", "answer_r2"))
+    if not (np.isfinite(r2).any() or np.isfinite(answer_r2).any()):
+        return Section(heading, "The model's answers do not vary, so nothing can be said of changed images.")
+    text = (
+        "r² of the answers to changed images with the responses to the intact ones (blue circles; dashed: nothing changed) and with the "
+        "model's own answers to the intact ones (black squares). A change that an animal would hardly notice should move neither."
+    )
+    alt = "r² against the level of noise, blur, contrast, luminance, occlusion and shift."
+    figure = made_image_figures.robustness_figure(table, r2, answer_r2, DOTS_PER_INCH)
+    return Section(heading, text, (_picture("robustness.png", alt, figure),))
 
 
 def _natural(results: Results, session: Session, tables: Tables, measured: np.ndarray, unit: int) -> Section:
@@ -261,7 +291,8 @@ def _natural(results: Results, session: Session, tables: Tables, measured: np.nd
         text += " Images that were searched beside the session's own are not in the file: of these there is only the predicted response."
     if session.images.pixels is None:
         text += " The file keeps only hashes of its images, so there are no pictures."
-    plot = partial(made_image_figures.plot_natural_images, found, session.images.pixels, rows, measured[:, unit], np.asarray(results.side) == "scored")
+    is_scored = np.asarray(results.side) == "scored"
+    plot = partial(made_image_figures.plot_natural_images, found, session.images.pixels, rows, measured[:, unit], is_scored)
     alt = "Natural images with the strongest and the weakest predicted response."
     return Section(heading, text, (_drawn("natural.png", alt, plot, made_image_figures.natural_height_in()),))
 
@@ -271,9 +302,9 @@ def _made(tables: Tables, unit: int) -> Section:
     if made is None:
         return Section(heading, NOT_INTERPRETED)
     text = (
-        "Made from noise, at the mean and contrast of natural images, to be answered most or least; and photographs changed by at most 10 grey "
-        "levels on average. Below each: the answer to the image it started from, and to itself, spikes. Until they are shown to the neuron "
-        "they are hypotheses."
+        "Made from noise, at the mean and contrast of natural images, to be answered most or least; and photographs changed by at most 10 "
+        "grey levels on average. Below each: the answer to the image it started from, and to itself, spikes. Until they are shown to the "
+        "neuron they are hypotheses."
     )
     alike = rows_of(tables, "made_image_similarity", unit)
     if alike is not None and np.isfinite(alike["seed_similarity"][0]):
@@ -292,9 +323,9 @@ def _ablation(tables: Tables, unit: int) -> Section:
     if not np.isfinite(ablation["r2_with_intact"]).any():
         return Section(heading, "The model's answers to natural images do not vary, so no filter can be told to matter.")
     text = (
-        "Each filter silenced alone, its map set to 0; a bar a filter, layer by layer. Right: the dot-size curve, also of the circuit below and "
-        "without the filters that change it most. A filter is a map here; the study counts the kernels that read it, so its layer-3 filters "
-        f"are our maps of layer 2. {most_needed(ablation)}"
+        "Each filter silenced alone, its map set to 0. Right: the dot-size curve, also of the circuit below and without the filters that "
+        "change it most. A filter is a map here; the study counts the kernels that read it, so its layer-3 filters are our maps of layer "
+        f"2. {most_needed(ablation)}"
     )
     alt = f"Effects of silencing each of {len(ablation)} filters, and dot-size curves."
     figure = circuit_figures.ablation_figure(ablation, rows_of(tables, "circuits", unit), dot_sizes(tables), DOTS_PER_INCH)
@@ -340,32 +371,15 @@ def _circuit(results: Results, tables: Tables, unit: int) -> Section:
         return Section(heading, "The model answers dots of all sizes alike, so there is no circuit to find.")
     text = (
         f"The filters that alone explain {circuit['explained'][0]:.0%} of the dot-size curve: {circuit['n_kept'][0].sum()} of "
-        f"{circuit['n_filters'][0].sum()}, from the image (left) to the answer (right). Of each filter: number and largest effect, spikes; a "
-        "picture (layer 1: its kernel; 2 to 4: the kernel that reads it, which the study counts as a filter of the next layer; 5: readout "
-        "weights over the image; bright: positive); its effect on answers to a blank image and growing dots, each layer on its own scale, "
-        "which shows where a filter excites at small dots and inhibits at large ones."
+        f"{circuit['n_filters'][0].sum()}, from the image (left) to the answer (right). Of each filter: number and largest effect, spikes; "
+        "a picture (layer 1: its kernel; 2 to 4: the kernel that reads it, which the study counts as a filter of the next layer; 5: "
+        "readout weights over the image; bright: positive); its effect on answers to a blank image and growing dots, each layer on its own "
+        "scale, which shows where a filter excites at small dots and inhibits at large ones."
     )
     plot = partial(circuit_figures.plot_circuit, results.students[unit], circuit, filters, connections)
     kept = ", ".join(str(count) for count in circuit["n_kept"][0])
     alt = f"Diagram of the circuit: {kept} filters in layers 1 to 5 and their connections."
     return Section(heading, text, (_drawn("circuit.png", alt, plot, circuit_figures.circuit_height_in(filters)),))
-
-
-def _robustness(tables: Tables, unit: int) -> Section:
-    heading, column = "When images are changed", row_of(tables, "receptive_fields", unit)
-    if column is None or "robustness" not in tables:
-        return Section(heading, NOT_INTERPRETED)
-    table = tables["robustness"]
-    r2, answer_r2 = (table[name][:, column].astype(float) for name in ("r2", "answer_r2"))
-    if not (np.isfinite(r2).any() or np.isfinite(answer_r2).any()):
-        return Section(heading, "The model's answers do not vary, so nothing can be said of changed images.")
-    text = (
-        "r² of the answers to changed images with the responses to the intact ones (blue circles; dashed: nothing changed) and with the "
-        "model's own answers to the intact ones (black squares). A change that an animal would hardly notice should move neither."
-    )
-    alt = "r² against the level of noise, blur, contrast, luminance, occlusion and shift."
-    figure = made_image_figures.robustness_figure(table, r2, answer_r2, DOTS_PER_INCH)
-    return Section(heading, text, (_picture("robustness.png", alt, figure),))
 
 
 # Pictures -----------------------------------------------------------------------------------------------------------------
@@ -409,6 +423,5 @@ figcaption { display: none; }
   p, p.lead { max-width: none; margin: 0.5mm 0; }
   table { margin: 0.5mm 0; }
   th, td { padding-top: 0; padding-bottom: 0; }
-  pre { margin: 0.5mm 0; padding: 0.5mm 1mm; }
 }
 """

@@ -241,16 +241,16 @@ def _seed_similarity(images: Table, unit: int) -> float:
 
 
 def _steps(first: float, last: float, n: int, shift_px: int) -> Iterator[tuple[float, Integer[np.ndarray, "2"]]]:
-    """Size of each step, grey levels, and the place (down, right) that a shifted image has in the one with its border."""
-    shifts = np.random.default_rng(SHIFT_SEED).integers(0, 2 * shift_px + 1, (n, 2))
+    """Size of each step, grey levels, and by how many pixels, down and right, the image is shifted for it."""
+    shifts = np.random.default_rng(SHIFT_SEED).integers(-shift_px, shift_px + 1, (n, 2))
     return zip(np.geomspace(first, last, n).tolist(), shifts, strict=True)
 
 
 def _gradient(student: OpenStudent, images: Images, shift: Integer[np.ndarray, "2"]) -> Images:
     """Of each answer to the image shifted, its border reflected."""
-    images, most = images.detach().requires_grad_(), int(shift.max())
-    (down, right), border = shift.tolist(), (most,) * 4
-    shifted = functional.pad(images, border, mode="reflect")[:, :, down : down + IMAGE_PX, right : right + IMAGE_PX]
+    images, border = images.detach().requires_grad_(), int(np.abs(shift).max())
+    top, left = (border - shift).tolist()
+    shifted = functional.pad(images, (border,) * 4, mode="reflect")[:, :, top : top + IMAGE_PX, left : left + IMAGE_PX]
     answers = student.answer(shifted.contiguous(memory_format=torch.channels_last))
     return torch.nan_to_num(torch.autograd.grad(answers.sum(), images)[0], 0.0, 0.0, 0.0)
 

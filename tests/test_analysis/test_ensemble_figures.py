@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from nwb_compact.measured import measured_means
 from nwb_compact.responses import responses_of
 from nwb_compact.results import Results
 from nwb_compact.scoring import Predictions, score_units
@@ -17,7 +18,6 @@ from nwb_compact_analysis.ensemble_figures import (
     plot_members,
     plot_validation,
 )
-from nwb_compact.measured import measured_means
 
 VALIDATED = {"teacher_validation_r2": "0.4000 0.4300 0.4400", "teacher_member_validation_r2": "0.4000 0.3900 0.4100"}
 

@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from nwb_compact_analysis import unit_figures
 from nwb_compact.measured import measured_means
+from nwb_compact_analysis import unit_figures
 
 
 def test_filters_are_scaled_symmetrically_about_grey_largest_norm_first():

@@ -274,7 +274,7 @@ def test_a_new_bank_answers_images_that_are_all_the_same_grey():
 
 
 def test_kernels_on_pixels_begin_smooth():
-    """Neighbouring weights of white noise blurred by 1 px correlate by exp(-1/4) = 0.78; those at the edges of a 5 x 5 kernel a little less."""
+    """Neighbouring weights of white noise blurred by 1 px correlate by exp(-1/4) = 0.78, near the edges of a kernel a little less."""
     kernel = new_bank(BankShape(1, (400, *WIDTHS[1:]), 1), as_tensor(IMAGES, "cpu"), seed=0).kernel.detach()
     beside = np.corrcoef(kernel[..., 2, 1].flatten(), kernel[..., 2, 2].flatten())[0, 1]
     corners = np.corrcoef(kernel[..., 0, 0].flatten(), kernel[..., 4, 4].flatten())[0, 1]

@@ -99,7 +99,7 @@ def test_same_seed_same_tables(fitted, quick):
 
 @pytest.mark.parametrize(("arguments", "says"), [
     (["--units", "unit-01"], "found no unit 'unit-01'"),
-    (["--run", "exampel"], "no run 'exampel'"),
+    (["--run", "examples"], "no run 'examples'"),
     (["--resume"], "no stopped"),
 ])
 def test_bad_input_is_one_line(fitted, quick, arguments, says):

@@ -88,10 +88,10 @@ def test_the_room_of_the_first_is_freed(fitted):
 
 def test_an_unknown_run_is_refused_and_the_file_stays_as_it_is(fitted):
     before = fitted.read_bytes()
-    with pytest.raises(NwbCompactError, match=r"no run 'exampel'.*'example'"):
-        write_interpretation(found(), fitted, "exampel")
+    with pytest.raises(NwbCompactError, match=r"no run 'examples'.*'example'"):
+        write_interpretation(found(), fitted, "examples")
     with pytest.raises(NwbCompactError, match="no run"):
-        read_interpretation(fitted, "exampel")
+        read_interpretation(fitted, "examples")
     assert fitted.read_bytes() == before
 
 
