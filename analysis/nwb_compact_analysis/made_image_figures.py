@@ -173,7 +173,8 @@ def _made_width() -> float:
 def _spikes(value: float) -> str:
     if not np.isfinite(value):
         return "–"
-    return (f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}").replace("-", "−")
+    places = 1 if abs(value) < 100 else 0
+    return f"{round(float(value), places) + 0.0:.{places}f}".replace("-", "−")  # + 0.0: never "−0.0"
 
 
 # Changed images -----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ by construction, in the words beside each figure.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from io import BytesIO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,9 +25,9 @@ from nwb_compact_analysis.network_figures import (
 )
 from nwb_compact_analysis.page import Picture, Section
 from nwb_compact_analysis.physiology_figures import MEASURES, plot_distribution, plot_preference_indices, plot_preferences
+from nwb_compact_analysis.pictures import DOTS_PER_INCH, saved
 from nwb_compact_analysis.style import COLUMN_IN, PAGE_IN, styled
 
-DOTS_PER_INCH = 150
 Panel = Callable[[Axes], Axes]
 Tables = Mapping[str, Table]
 
@@ -246,12 +245,3 @@ def _panels(
         handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
         figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=3, frameon=False)
     return saved(name, alt, figure)
-
-
-def saved(name: str, alt: str, figure: Figure) -> Picture:
-    """A figure as a picture of the page."""
-    png = BytesIO()
-    figure.draw_without_rendering()  # pictures keep their aspect, and the first layout does not know yet what that leaves for the names
-    figure.savefig(png, format="png", metadata={"Software": None})  # no version inside: same run, same bytes
-    width, height = figure.get_size_inches()
-    return Picture(name, png.getvalue(), alt, (float(width), float(height)))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +21,13 @@ from nwb_compact_analysis.compression_figures import compression_curves, plot_co
 from nwb_compact_analysis.ensemble_figures import has_members, members_figure
 from nwb_compact_analysis.medians import HEIGHT_IN, WIDTH_IN
 from nwb_compact_analysis.page import Picture, Section, render_page
+from nwb_compact_analysis.pictures import DOTS_PER_INCH, saved
 from nwb_compact_analysis.population_figures import population_sections
 from nwb_compact_analysis.shared_figures import plot_shared_models, shared_runs
 from nwb_compact_analysis.style import COLUMN_IN, PAGE_IN, chunks, styled
 from nwb_compact_analysis.unit_page import page_name, render_unit_page
 
 PAGE = "index.html"
-DOTS_PER_INCH = 150
 UNITS_A_FIGURE = {"scores": 45, "filters": 30, "fits": 25, "images": 8}
 """What fits on a printed page with 7 pt text."""
 _FITS_A_ROW, _FIT_IN = 5, 1.6
@@ -188,7 +187,7 @@ def _baselines(results: Results) -> list[Section]:
         "same place across in every column. An arrow head marks a value beyond the axis."
     )
     alt = f"Scores of teacher, student, {', '.join(names)}, a point a unit, with medians."
-    return [Section("Beside baselines", text, (_saved("figure_2b_beside_baselines.png", alt, models_figure(results, DOTS_PER_INCH)),))]
+    return [Section("Beside baselines", text, (saved("figure_2b_beside_baselines.png", alt, models_figure(results, DOTS_PER_INCH)),))]
 
 
 def _members(results: Results, measured: Float[np.ndarray, "image unit"]) -> list[Section]:
@@ -202,7 +201,7 @@ def _members(results: Results, measured: Float[np.ndarray, "image unit"]) -> lis
         "cannot be compared. The axes do not begin at 0."
     )
     alt = "r² of the average of the teacher's first members, against their number, and of each member."
-    picture = _saved("figure_2c_members.png", alt, members_figure(results, measured, DOTS_PER_INCH))
+    picture = saved("figure_2c_members.png", alt, members_figure(results, measured, DOTS_PER_INCH))
     return [Section("Members of the teacher", text, (picture,))]
 
 
@@ -288,7 +287,7 @@ def _fits_picture(name: str, results: Results, measured: Float[np.ndarray, "imag
         ax.set_axis_off()
     figure.supxlabel("predicted, spikes", fontsize=7.5)
     figure.supylabel("measured, spikes", fontsize=7.5)
-    return _saved(name, f"Predicted against measured responses of {len(units)} units.", figure)
+    return saved(name, f"Predicted against measured responses of {len(units)} units.", figure)
 
 
 def _filters(results: Results, order: Sequence[int]) -> Section:
@@ -331,12 +330,4 @@ def _parts(stem: str, order: Sequence[int], most: int) -> list[tuple[str, tuple[
 def _picture(name: str, alt: str, plot: Callable[[Axes], Axes], height_in: float, width_in: float = COLUMN_IN) -> Picture:
     figure = Figure(figsize=(width_in, height_in), dpi=DOTS_PER_INCH, layout="constrained")
     plot(figure.subplots())
-    return _saved(name, alt, figure)
-
-
-def _saved(name: str, alt: str, figure: Figure) -> Picture:
-    png = BytesIO()
-    figure.draw_without_rendering()  # pictures keep their aspect, and the first layout does not know yet what that leaves for the names
-    figure.savefig(png, format="png", metadata={"Software": None})  # no version inside: same run, same bytes
-    width, height = figure.get_size_inches()
-    return Picture(name, png.getvalue(), alt, (float(width), float(height)))
+    return saved(name, alt, figure)

@@ -9,32 +9,32 @@ import shlex
 from collections.abc import Callable
 from functools import partial
 from html import escape
-from io import BytesIO
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nwb_compact.errors import counted
 from nwb_compact.interpretation.tables import Table
 from nwb_compact.results import Results
 from nwb_compact.session import Session
 from nwb_compact_analysis import circuit_figures, made_image_figures, tuning_figures
 from nwb_compact_analysis.page import _FRAME, _STYLE, STUDY, Picture, Section, _decimals, _section
 from nwb_compact_analysis.physiology_figures import criterion
+from nwb_compact_analysis.pictures import DOTS_PER_INCH, saved
 from nwb_compact_analysis.strips import say_nothing_known
 from nwb_compact_analysis.style import PAGE_IN, styled
 from nwb_compact_analysis.tuning_figures import Tables, row_of, rows_of
 from nwb_compact_analysis.unit_figures import plot_predicted_against_measured
 
-DOTS_PER_INCH = 150
 WHO_IN = 1.8
 LITTLE = 0.2
 """Share of the strongest answer below which the images that a label is about hardly drive a unit. Ours."""
 PREFERS = {
     "edge": "edges: the orientation of gratings matters to it",
     "curvature": "curves: the side that they face matters to it",
-    "dot": "dots: it answers them more than large edges",
+    "dot": "dots: it answers them more than large edges and surfaces",
     "texture": "texture: it answers crossed lines more than any single element",
     "colour": "colour: it answers colours as bright as the background more than anything grey",
 }
@@ -106,7 +106,7 @@ def render_unit_page(
     """
     name = results.unit_name[unit]
     of = session.about.session_id or session.about.identifier
-    command = f"nwb-compact interpret {shlex.quote(source)} --run {shlex.quote(results.run_id)} --units {shlex.quote(name)}"
+    command = f"nwb-compact interpret {shlex.quote(source)} --run {shlex.quote(results.run_id)}"  # of all units: it replaces what is there
     parts = [
         f"<h1>{escape(name)}</h1>",
         f'<p class="lead">{escape(unit_headline(results, tables, unit))}</p>',
@@ -203,7 +203,7 @@ def _who(results: Results, tables: Tables, measured: np.ndarray, unit: int) -> S
         missing.append("No scored image has a measured response, so the middle is empty.")
     alt = f"Preference indices, predicted against measured responses and receptive field of {results.unit_name[unit]}."
     figure = _who_figure(results, tables, measured, unit)
-    return Section(heading, " ".join([text, *missing]), (_picture("who.png", alt, figure),))
+    return Section(heading, " ".join([text, *missing]), (saved("who.png", alt, figure),))
 
 
 @styled
@@ -231,7 +231,8 @@ def _filters(results: Results, tables: Tables, unit: int) -> Section:
     )
     fall = rows_of(tables, "consolidation", unit)
     if fall is not None and fall["largest_drop"][0] > 0:
-        text += f" Here the largest fall is after layer {fall['largest_drop_after_layer'][0]}, by {fall['largest_drop'][0]} kernels."
+        by = counted(int(fall["largest_drop"][0]), "kernel")
+        text += f" Here the largest fall is after layer {fall['largest_drop_after_layer'][0]}, by {by}."
     counts = ", ".join(str(count) for count in results.filters_per_layer[unit])
     alt = f"Kernels of the five layers; layers 1 to 5 keep {counts}."
     plot = partial(circuit_figures.plot_filters, results, unit)
@@ -256,7 +257,7 @@ def _tuning(tables: Tables, unit: int) -> Section:
     if label in tuning_figures.LABEL_FAMILIES and share < LITTLE:
         text += f" Images of what it is said to prefer ({label}) drive it to {share:.0%} of its strongest answer only: doubt the label."
     alt = "Answers to kinds of images, orientations, dots, colours, curve directions and grating sizes."
-    return Section(heading, text, (_picture("tuning.png", alt, tuning_figures.tuning_figure(probed, DOTS_PER_INCH)),))
+    return Section(heading, text, (saved("tuning.png", alt, tuning_figures.tuning_figure(probed, DOTS_PER_INCH)),))
 
 
 def _robustness(tables: Tables, unit: int) -> Section:
@@ -273,7 +274,7 @@ def _robustness(tables: Tables, unit: int) -> Section:
     )
     alt = "r² against the level of noise, blur, contrast, luminance, occlusion and shift."
     figure = made_image_figures.robustness_figure(table, r2, answer_r2, DOTS_PER_INCH)
-    return Section(heading, text, (_picture("robustness.png", alt, figure),))
+    return Section(heading, text, (saved("robustness.png", alt, figure),))
 
 
 def _natural(results: Results, session: Session, tables: Tables, measured: np.ndarray, unit: int) -> Section:
@@ -308,7 +309,7 @@ def _made(tables: Tables, unit: int) -> Section:
     )
     alike = rows_of(tables, "made_image_similarity", unit)
     if alike is not None and np.isfinite(alike["seed_similarity"][0]):
-        text += f" Maximizing images from different noise correlate {alike['seed_similarity'][0]:.2f}."
+        text += f" Maximizing images from different noise correlate {alike['seed_similarity'][0]:.2f}.".replace("-", "−")
     if not (np.abs(made["answer"] - made["start_answer"]) > 0).any():
         text += " No change of an image moves this model's answer, so they show nothing."
     plot = partial(made_image_figures.plot_made_images, made)
@@ -329,7 +330,7 @@ def _ablation(tables: Tables, unit: int) -> Section:
     )
     alt = f"Effects of silencing each of {len(ablation)} filters, and dot-size curves."
     figure = circuit_figures.ablation_figure(ablation, rows_of(tables, "circuits", unit), dot_sizes(tables), DOTS_PER_INCH)
-    return Section(heading, text, (_picture("ablation.png", alt, figure),))
+    return Section(heading, text, (saved("ablation.png", alt, figure),))
 
 
 def most_needed(ablation: Table, n: int = 3) -> str:
@@ -390,7 +391,7 @@ def _drawn(name: str, alt: str, plot: Callable[[Axes], Axes], height_in: float) 
     """A figure whose axes fill it."""
     figure = Figure(figsize=(PAGE_IN, height_in), dpi=DOTS_PER_INCH)
     plot(figure.add_axes((0, 0, 1, 1)))
-    return _picture(name, alt, figure)
+    return saved(name, alt, figure)
 
 
 @styled
@@ -398,16 +399,7 @@ def _laid_out(name: str, alt: str, plot: Callable[[Axes], Axes], height_in: floa
     """A figure whose axes leave room for their labels."""
     figure = Figure(figsize=(PAGE_IN, height_in), dpi=DOTS_PER_INCH, layout="constrained")
     plot(figure.subplots())
-    return _picture(name, alt, figure)
-
-
-@styled
-def _picture(name: str, alt: str, figure: Figure) -> Picture:
-    png = BytesIO()
-    figure.draw_without_rendering()  # pictures keep their aspect, and the first layout does not know yet what that leaves for the names
-    figure.savefig(png, format="png", metadata={"Software": None})  # no version inside: same run, same bytes
-    width, height = figure.get_size_inches()
-    return Picture(name, png.getvalue(), alt, (float(width), float(height)))
+    return saved(name, alt, figure)
 
 
 _UNIT_STYLE = """

@@ -93,7 +93,7 @@ def check_folder(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise NwbCompactError(folder, found="a file", expected="a folder", next_step="name another folder")
     if not overwrite and folder.is_dir() and (n := sum(1 for _ in folder.iterdir())):
-        found, next_step = f"a folder with {counted(n, 'file')} in it", "name another folder, or add --overwrite"
+        found, next_step = f"a folder with {counted(n, 'file')} in it", "name another folder"
         raise NwbCompactError(folder, found=found, expected="an empty or a new folder", next_step=next_step)
 
 

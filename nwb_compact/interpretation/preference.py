@@ -10,7 +10,7 @@ index passes its criterion, and by a clear margin over the others.
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from nwb_compact.interpretation.physiology import above_blank, is_family
 from nwb_compact.interpretation.stimuli import DOT_PX, Stimulus
@@ -21,6 +21,9 @@ CRITERIA = {"colour": 0.2, "edge": 0.5, "curvature": 0.4, "dot": 0.33, "texture"
 that have not, which lie apart (docs/measured.md)."""
 MARGIN = 1.1
 """By how much the best index over its criterion must exceed the next one."""
+LEAST_DRIVE = 0.2
+"""Share of the unit's strongest answer to any made image that the images a label is about must reach: selectivity of answers near 0 is that
+of what happens to be left there."""
 UNCLEAR = "unclear"
 CHROMATIC = ("red", "green", "blue", "yellow")
 """Colours of `stimuli.COLOURS` that have the luma of the background."""
@@ -49,22 +52,34 @@ def preferences(stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulu
     drives the unit.
     """
     driven = np.maximum(above_blank(stimuli, answers), 0)
-    chromatic = np.array([stimulus.colour in CHROMATIC for stimulus in stimuli])
-    is_dot = is_family(stimuli, "dot")
+
+    def best(chosen: Bool[np.ndarray, "stimulus"]) -> Float[np.ndarray, "unit"]:
+        return driven[chosen].max(axis=0)
+
+    chromatic, is_dot = np.array([stimulus.colour in CHROMATIC for stimulus in stimuli]), is_family(stimuli, "dot")
     is_large = is_family(stimuli, "edge") | (is_dot & np.array([stimulus.size_px == DOT_PX[-1] for stimulus in stimuli]))
-    element = driven[is_family(stimuli, "dot", "curve", "angle")].max(axis=0)
+    lines = best(is_family(stimuli, "lines"))
     indices = {
-        "colour": _contrast(driven[chromatic].max(axis=0), driven[~chromatic].max(axis=0)),
+        "colour": _contrast(best(chromatic), best(~chromatic)),
         "edge": tuning["osi"],
         "curvature": tuning["curve_selectivity"],
-        "dot": _contrast(driven[is_dot].max(axis=0), driven[is_large].max(axis=0)),
-        "texture": _contrast(driven[is_family(stimuli, "lines")].max(axis=0), element),
+        "dot": _contrast(best(is_dot), best(is_large)),
+        "texture": _contrast(lines, best(is_family(stimuli, "dot", "curve", "angle"))),
     }
-    labels = [label({name: float(index[unit]) for name, index in indices.items()}) for unit in range(answers.shape[1])]
+    about = {
+        "colour": best(chromatic), "edge": best(is_family(stimuli, "grating", "bar", "edge") & ~chromatic),
+        "curvature": best(is_family(stimuli, "curve")), "dot": best(is_dot), "texture": lines,
+    }
+    enough = {name: answer >= LEAST_DRIVE * driven.max(axis=0) for name, answer in about.items()}
+    labels = [
+        label({name: float(index[unit]) for name, index in indices.items() if enough[name][unit]}) for unit in range(answers.shape[1])
+    ]
     evidence = {
         f"{name}_index": Column(f"{MEANINGS[name]}; the label needs at least {CRITERIA[name]}", index) for name, index in indices.items()
     }
-    meaning = f"one of {', '.join(CRITERIA)}, or '{UNCLEAR}' where none passes its criterion by a clear margin"
+    meaning = (
+        f"one of {', '.join(CRITERIA)}, or '{UNCLEAR}' where none passes its criterion by a clear margin with images that drive the unit"
+    )
     return Table("what each unit prefers, and the evidence", {
         UNIT: Column("the unit", np.arange(len(labels))),
         "preference": Column(meaning, np.array(labels)),

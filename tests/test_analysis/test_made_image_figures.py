@@ -33,6 +33,11 @@ def test_images_from_elsewhere_have_no_picture_and_no_response():
     assert "not an image\nof the session" in [text.get_text() for text in ax.texts]
 
 
+@pytest.mark.parametrize(("answer", "shown"), [(-0.04, "0.0"), (-0.06, "−0.1"), (123.4, "123"), (np.nan, "–")])
+def test_answers_are_short_and_nothing_is_minus_zero(answer, shown):
+    assert made._spikes(answer) == shown
+
+
 def test_the_most_extreme_image_comes_first_and_only_so_many_are_drawn():
     n = made.RANKS + 3
     rank = np.arange(n)[::-1]

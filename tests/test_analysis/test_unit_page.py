@@ -37,7 +37,7 @@ def interpreted(make_fit):
 @pytest.fixture
 def undrawn(monkeypatch):
     """For tests of what is said: figures are laid out but not rendered, which takes most of the time."""
-    monkeypatch.setattr(unit_page, "_picture", lambda name, alt, figure: Picture(name, b"", alt, tuple(figure.get_size_inches())))
+    monkeypatch.setattr(unit_page, "saved", lambda name, alt, figure: Picture(name, b"", alt, tuple(figure.get_size_inches())))
 
 
 def labelled(preferences: Table, label: str) -> Table:
@@ -143,7 +143,7 @@ def test_a_label_whose_images_hardly_drive_the_unit_is_doubted(interpreted, undr
 
 
 @pytest.mark.parametrize(("label", "sentence"), [
-    ("dot", "Its model prefers dots: it answers them more than large edges (index 0.70, at least 0.33 is needed)."),
+    ("dot", "Its model prefers dots: it answers them more than large edges and surfaces (index 0.70, at least 0.33 is needed)."),
     ("unclear", "What its model prefers is unclear: no index passes its criterion by a clear margin."),
 ])
 def test_the_headline_says_what_is_preferred_with_its_evidence_and_how_good_the_model_is(label, sentence, interpreted):

@@ -46,3 +46,14 @@ def test_a_unit_of_large_surfaces_is_no_dot_neuron():
     small = np.array([[float(stimulus.size_px == 12) if stimulus.family == "dot" else 0.0] for stimulus in STIMULI])
     assert preferences(STIMULI, surface, tuning(STIMULI, surface))["preference"].tolist() == [UNCLEAR]
     assert preferences(STIMULI, small, tuning(STIMULI, small))["preference"].tolist() == ["dot"]
+
+
+def test_selectivity_of_answers_near_nothing_gives_no_label():
+    """Curves of one side drive it, but with a fiftieth of what crossed lines do."""
+    def unit(curve):
+        return np.array([[curve if stimulus.family == "curve" and stimulus.orientation_deg == 90 else 100.0 * (stimulus.family == "lines")
+                          + 90.0 * (stimulus.family == "dot")] for stimulus in STIMULI])
+
+    faint, strong = unit(2.0), unit(60.0)
+    assert preferences(STIMULI, faint, tuning(STIMULI, faint))["preference"].tolist() == [UNCLEAR]
+    assert preferences(STIMULI, strong, tuning(STIMULI, strong))["preference"].tolist() == ["curvature"]
