@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from nwb_compact import contract as c
 from nwb_compact.errors import NwbCompactError, counted
 from nwb_compact.interpretation.tables import UNIT, Table
 
@@ -64,7 +65,7 @@ def export_images(
     check_folder(folder, overwrite)
     kept = [name for name, column in images.columns.items() if column.values.ndim == 1 and name not in (UNIT, "kind")]
     answers = np.empty((len(images), 0)) if predicted is None else predicted
-    header = ["file", "unit", "unit_name", "kind", *kept, *(f"predicted {name}" for name in unit_names[: answers.shape[1]])]
+    header = ["file", "unit", c.UNIT_NAME, "kind", *kept, *(f"predicted {name}" for name in unit_names[: answers.shape[1]])]
     lines = []
     folder.mkdir(parents=True, exist_ok=True)
     _remove_listed(folder)
