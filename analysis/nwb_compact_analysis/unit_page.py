@@ -157,7 +157,7 @@ def preference_text(found: Table) -> str:
     >>> from nwb_compact.interpretation.tables import Column
     >>> index = Column("the label needs at least 0.33", np.array([0.5]))
     >>> preference_text(Table("", {"preference": Column("", np.array(["dot"])), "dot_index": index}))
-    'Its model prefers dots: it answers them more than large edges (index 0.50, at least 0.33 is needed).'
+    'Its model prefers dots: it answers them more than large edges and surfaces (index 0.50, at least 0.33 is needed).'
     """
     label = str(found["preference"][0])
     if f"{label}_index" not in found.columns:
