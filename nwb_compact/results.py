@@ -12,6 +12,9 @@ from nwb_compact.session import Session
 SIDES = ("fit", "validation", "scored", "unused")
 """What an image was used for: fitting, early stopping, scoring only, or nothing (it has no usable response)."""
 
+IMAGE_PX = 112
+"""Side of the images that students see, pixels."""
+
 MODELS = ("teacher", "student")
 """The models that every run has; a run may have baselines beside them, under names of one word."""
 

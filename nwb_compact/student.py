@@ -18,9 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from nwb_compact.operations import costing
-from nwb_compact.results import StudentWeights
+from nwb_compact.results import IMAGE_PX, StudentWeights
 
-IMAGE_PX = 112
 MAP_PX = 28
 KERNEL_PX = 5
 STRIDES = (1, 2, 2, 1, 1)

@@ -14,22 +14,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 
+from nwb_compact.interpretation.stimuli import COLOURS
+from nwb_compact.interpretation.stimuli import GREY as GREY_LEVEL
 from nwb_compact.interpretation.tables import UNIT, Column, Table
+from nwb_compact.results import IMAGE_PX
 from nwb_compact_analysis.physiology_figures import criterion, labels_of
 from nwb_compact_analysis.strips import INK, say_nothing_known
 from nwb_compact_analysis.style import GREY, PAGE_IN, STUDENT, STUDENT_MARKER, axes_or_new, styled
 
-IMAGE_PX = 112
-BACKGROUND = 112.0
-"""Grey level on which made images are drawn."""
 PANEL_IN = 1.9, 1.75
 HEIGHT_IN = 2.9
 """Of the tuning figure: two rows of panels."""
-_ADDED = {
-    "red": (80.0, -40.7, 0.0), "green": (-80.0, 40.7, 0.0), "blue": (-12.9, -12.9, 100.0), "yellow": (12.9, 12.9, -100.0),
-    "white": (90.0, 90.0, 90.0), "black": (-90.0, -90.0, -90.0),
-}
-"""What the colours of `stimuli` add to the background: that module needs torch, and figures do without."""
 
 LABEL_FAMILIES: Mapping[str, tuple[str, ...]] = {
     "edge": ("grating", "edge", "bar"), "curvature": ("curve",), "dot": ("dot",), "texture": ("lines",), "colour": ("colour",),
@@ -269,11 +264,11 @@ def plot_colours(probed: Probed, ax: Axes | None = None) -> Axes:
     ax, shown = _panel(probed, ax), probed.family("colour")
     if not shown.any():
         return _said(ax, "no colour was shown")
-    names = [name for name in _ADDED if name in probed.probes["colour"][shown]]
+    names = [name for name in COLOURS if name in probed.probes["colour"][shown]]
     sizes = np.unique(probed.probes["size_px"][shown])
     width, base = 0.8 / len(sizes), np.nan_to_num(probed.blank)
     for x, name in enumerate(names):
-        colour = np.clip((BACKGROUND + np.array(_ADDED[name])) / 255, 0, 1)
+        colour = np.clip((GREY_LEVEL + np.array(COLOURS[name])) / 255, 0, 1)
         for k, size in enumerate(sizes):
             height = probed.answers[shown & (probed.probes["colour"] == name) & (probed.probes["size_px"] == size)].mean() - base
             left = x - 0.4 + k * width

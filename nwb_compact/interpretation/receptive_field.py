@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from nwb_compact.interpretation.tables import UNIT, Column, Table
-from nwb_compact.student import IMAGE_PX
+from nwb_compact.results import IMAGE_PX
 
 Answers = Callable[[UInt8[np.ndarray, "image 112 112 3"], Sequence[int]], Float[np.ndarray, "image chosen"]]
 """A model: what the chosen units answer to images, expected spikes in the counting window."""

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from nwb_compact.interpretation.tables import Column
-from nwb_compact.student import IMAGE_PX
+from nwb_compact.results import IMAGE_PX
 
 GREY = 112.0
 """Level of the background: about the mean of the study's images over pixels and colours."""

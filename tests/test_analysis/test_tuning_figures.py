@@ -104,8 +104,7 @@ def test_curves_are_those_of_the_polarity_that_drives_most(probed):
 
 
 def test_colours_are_those_of_the_stimuli_and_their_bars_begin_at_the_blank_screen(probed):
-    assert {name: tuple(added) for name, added in COLOURS.items()} == tuning._ADDED
-    assert tuning.BACKGROUND == GREY
+    assert (tuning.COLOURS, tuning.GREY_LEVEL) == (COLOURS, GREY)
     ax = tuning.plot_colours(probed)
     assert {bar.get_y() for bar in ax.patches} == {BLANK}
     np.testing.assert_allclose([bar.get_height() for bar in ax.patches], 0.1, rtol=1e-5)
