@@ -24,7 +24,7 @@ from nwb_compact.interpretation.ablation import ablate
 from nwb_compact.interpretation.circuit import smallest_circuit
 from nwb_compact.interpretation.consolidation import consolidation, drop_test
 from nwb_compact.interpretation.early_filters import early_filters
-from nwb_compact.interpretation.image_export import check_folder, export_images
+from nwb_compact.interpretation.image_export import export_images
 from nwb_compact.interpretation.kept import Tables, kept
 from nwb_compact.interpretation.natural_extremes import natural_extremes
 from nwb_compact.interpretation.physiology import NEAR_PX, probe_table, probed, tuning
@@ -37,6 +37,7 @@ from nwb_compact.interpretation.synthesis import Settings, synthesised_images
 from nwb_compact.interpretation.tables import UNIT, Column, Table, stacked
 from nwb_compact.measured import measured_means
 from nwb_compact.memory import keep_freed_memory
+from nwb_compact.new_folder import require_new_folder
 from nwb_compact.nwb_interpretation import write_interpretation
 from nwb_compact.nwb_results import read_results
 from nwb_compact.nwb_session import open_session
@@ -263,7 +264,7 @@ def command(
     keep_freed_memory()
     require_writable(file)
     if export_to is not None:
-        check_folder(export_to, overwrite=False)
+        require_new_folder(export_to, overwrite=False)
     runs = read_results(file, run_id)
     if not runs:
         raise NwbCompactError(file, found="no fitted run", expected="at least one", next_step=f"run 'nwb-compact fit {file}' first")

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from hdmf.common import DynamicTable, DynamicTableRegion
-from pynwb import NWBHDF5IO, NWBFile, ProcessingModule
+from pynwb import NWBHDF5IO, ProcessingModule
 
 from nwb_compact import contract as c
-from nwb_compact.errors import NwbCompactError, nearest
 from nwb_compact.interpretation.tables import UNIT, Column, Table
-from nwb_compact.nwb_io import column, opened, region, table
+from nwb_compact.nwb_io import column, export_changed, opened, region, table
+from nwb_compact.nwb_results import run_module
 from nwb_compact.safe_write import replaced_safely
 
 
@@ -55,7 +55,7 @@ def write_interpretation(tables: Mapping[str, Table], file_path: str | Path, run
         _copy_without(file_path, temporary, run_id)
         with NWBHDF5IO(temporary, "a") as io:
             nwbfile = io.read()
-            module = _run(nwbfile, run_id, file_path)
+            module = run_module(nwbfile, run_id, file_path)
             for name, found in tables.items():
                 module.add(_written(name, found, module[c.RUN_UNITS]))
             io.write(nwbfile)
@@ -71,31 +71,20 @@ def read_interpretation(file_path: str | Path, run_id: str) -> dict[str, Table]:
     """
     file_path = Path(file_path)
     with opened(file_path) as file:
-        module = _run(file.nwbfile, run_id, file_path)
+        module = run_module(file.nwbfile, run_id, file_path)
         return {name.removeprefix(c.INTERPRETATION_PREFIX): _read(part) for name, part in _parts(module).items()}
 
 
 def _copy_without(source: Path, target: Path, run_id: str) -> None:
     """Copy the file; object by object and without an earlier interpretation where there is one, which frees its room."""
     with opened(source, locking=False) as file:
-        module = _run(file.nwbfile, run_id, source)
+        module = run_module(file.nwbfile, run_id, source)
         if _parts(module):
             for name in _parts(module):
                 module.data_interfaces.pop(name)
-            file.nwbfile.set_modified()
-            with NWBHDF5IO(target, "w") as io:
-                io.export(src_io=file.io, nwbfile=file.nwbfile, write_args={"link_data": False})
+            export_changed(file, target)
             return
     shutil.copyfile(source, target)
-
-
-def _run(nwbfile: NWBFile, run_id: str, where: Path) -> ProcessingModule:
-    name = c.RUN_PREFIX + run_id
-    if name not in nwbfile.processing:
-        runs = [held.removeprefix(c.RUN_PREFIX) for held in nwbfile.processing if held.startswith(c.RUN_PREFIX)]
-        next_step = nearest(run_id, runs) if runs else "fit the file first: nwb-compact fit"
-        raise NwbCompactError(where, found=f"no run '{run_id}'", expected="a run of this file", next_step=next_step)
-    return nwbfile.processing[name]
 
 
 def _parts(module: ProcessingModule) -> dict[str, DynamicTable]:

@@ -77,6 +77,13 @@ def open_hdf5(file_path: str | Path, *, locking: bool = True) -> h5py.File:
         raise _not_hdf5(file_path, error) from error
 
 
+def export_changed(file: OpenFile, target: Path) -> None:
+    """Write an open file anew, object by object, without what was taken out of it; what is linked from other files is copied too."""
+    file.nwbfile.set_modified()
+    with NWBHDF5IO(target, "w") as io:
+        io.export(src_io=file.io, nwbfile=file.nwbfile, write_args={"link_data": False})
+
+
 def table(name: str, description: str, n_rows: int, *columns: VectorData) -> DynamicTable:
     """A table of whole columns, each from `column`, `region` or `ragged`.
 

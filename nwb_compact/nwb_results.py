@@ -15,7 +15,7 @@ from pynwb.ecephys import LFP, ElectricalSeries, FilteredEphys
 
 from nwb_compact import contract as c
 from nwb_compact.errors import NwbCompactError, nearest
-from nwb_compact.nwb_io import column, numbers, opened, region, smallest_unsigned, strings, table
+from nwb_compact.nwb_io import column, export_changed, numbers, opened, region, smallest_unsigned, strings, table
 from nwb_compact.nwb_students import read_students, student_tables
 from nwb_compact.results import Results, baselines_of, score_columns, shared_arrays
 from nwb_compact.safe_write import replaced_safely
@@ -87,11 +87,19 @@ def read_results(file_path: str | Path, run_id: str | None = None) -> tuple[Resu
     file_path = Path(file_path)
     with opened(file_path) as file:
         modules = _run_modules(file.nwbfile)
-        if run_id is not None and run_id not in modules:
-            next_step = nearest(run_id, list(modules)) if modules else "fit the file first: nwb-compact fit"
-            raise NwbCompactError(file_path, found=f"no run '{run_id}'", expected="a run of this file", next_step=next_step)
+        if run_id is not None:
+            run_module(file.nwbfile, run_id, file_path)  # or say that there is none
         runs = [_read_run(one, module, file_path) for one, module in modules.items() if run_id in (None, one)]
     return tuple(results for _, results in sorted(runs, key=lambda numbered: numbered[0]))
+
+
+def run_module(nwbfile: NWBFile, run_id: str, where: Path) -> ProcessingModule:
+    """The module of a run; raises `NwbCompactError` where the file has none of that id."""
+    modules = _run_modules(nwbfile)
+    if run_id not in modules:
+        next_step = nearest(run_id, list(modules)) if modules else "fit the file first: nwb-compact fit"
+        raise NwbCompactError(where, found=f"no run '{run_id}'", expected="a run of this file", next_step=next_step)
+    return modules[run_id]
 
 
 def run_ids(file_path: str | Path, *, locking: bool = True) -> tuple[str, ...]:
@@ -144,9 +152,7 @@ def _export(source: Path, target: Path, *, without_run: str, without_voltage: bo
         voltage = [name for name, held in nwbfile.acquisition.items() if isinstance(held, ElectricalSeries | LFP | FilteredEphys)]
         for name in voltage if without_voltage else ():
             nwbfile.acquisition.pop(name)
-        nwbfile.set_modified()
-        with NWBHDF5IO(target, "w") as io:
-            io.export(src_io=file.io, nwbfile=nwbfile, write_args={"link_data": False})
+        export_changed(file, target)
 
 
 def _add_run(results: Results, nwbfile: NWBFile, where: Path) -> None:

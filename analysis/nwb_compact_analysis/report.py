@@ -9,9 +9,9 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nwb_compact.errors import NwbCompactError
 from nwb_compact.interpretation.tables import Table
 from nwb_compact.measured import measured_means
+from nwb_compact.new_folder import require_new_folder
 from nwb_compact.progress import Advance, silent
 from nwb_compact.results import Results, baselines_of, disagreement
 from nwb_compact.session import Session
@@ -123,12 +123,8 @@ def check_folder(folder: Path, overwrite: bool) -> None:
     --------
     >>> check_folder(Path("no/such/folder"), overwrite=False)
     """
-    if folder.exists() and not folder.is_dir():
-        raise NwbCompactError(folder, found="a file", expected="a folder", next_step="name another folder with -o")
-    if not overwrite and folder.is_dir() and (n := sum(1 for _ in folder.iterdir())):
-        found = f"a folder with {n} file{'s' if n > 1 else ''} in it"
-        next_step = "name another with -o, or add --overwrite"
-        raise NwbCompactError(folder, found=found, expected="an empty or a new folder", next_step=next_step)
+    filled = "name another with -o, or add --overwrite"
+    require_new_folder(folder, overwrite=overwrite, if_file="name another folder with -o", if_filled=filled)
 
 
 def draw_sections(results: Results, session: Session, others: Sequence[Results] = ()) -> list[Section]:

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from PIL import Image
 
 from nwb_compact import contract as c
-from nwb_compact.errors import NwbCompactError, counted
 from nwb_compact.interpretation.tables import UNIT, Table
+from nwb_compact.new_folder import require_new_folder
 
 LIST = "images.csv"
 MOST_LETTERS = 60
@@ -62,7 +62,7 @@ def export_images(
     <BLANKLINE>
     """
     folder = Path(folder)
-    check_folder(folder, overwrite)
+    require_new_folder(folder, overwrite=overwrite)
     kept = [name for name, column in images.columns.items() if column.values.ndim == 1 and name not in (UNIT, "kind")]
     answers = np.empty((len(images), 0)) if predicted is None else predicted
     header = ["file", "unit", c.UNIT_NAME, "kind", *kept, *(f"predicted {name}" for name in unit_names[: answers.shape[1]])]
@@ -77,25 +77,6 @@ def export_images(
     with (folder / LIST).open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *lines])
     return folder / LIST
-
-
-def check_folder(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder in which images would be mixed with what is there.
-
-    Raises
-    ------
-    NwbCompactError
-        If `folder` is a file, or is not empty and `overwrite` is not given.
-
-    Examples
-    --------
-    >>> check_folder(Path("no/such/folder"), overwrite=False)
-    """
-    if folder.exists() and not folder.is_dir():
-        raise NwbCompactError(folder, found="a file", expected="a folder", next_step="name another folder")
-    if not overwrite and folder.is_dir() and (n := sum(1 for _ in folder.iterdir())):
-        found, next_step = f"a folder with {counted(n, 'file')} in it", "name another folder"
-        raise NwbCompactError(folder, found=found, expected="an empty or a new folder", next_step=next_step)
 
 
 def safe_name(name: str) -> str:
