@@ -1,13 +1,14 @@
 """Every number a person may change, one frozen model a stage, each with its unit and its source.
 
-`preset(name)` gives the whole configuration; `configure(preset, file, changes)` lays a TOML file and single changes over it.
+`configure(preset, file, changes)` gives those of a fit: a preset, under a TOML file, under single changes. `interpretation(file)` gives
+those of `nwb-compact interpret`.
 A setting that a stage does not use is not a field of it, so a wrong name is an error that names the nearest right one.
 """
 
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,6 +23,9 @@ class Stage(BaseModel):
     """Base of all stages: immutable, no unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+_Settings = TypeVar("_Settings", bound=Stage)
 
 
 class Split(Stage):
@@ -203,6 +207,57 @@ class Fit(Stage):
     interval of r2_ER is about half of the possible range wide for a true r2 of 0.5 (see docs/methods.md)."""
 
 
+class Interpret(Stage):
+    """What `nwb-compact interpret` shows to the students, and how it makes images."""
+
+    field_images: int = Field(24, ge=1)
+    """Natural images that are covered place by place to find receptive fields, and at which gradients are taken."""
+    similarity_images: int = Field(200, ge=2)
+    """Natural images over which layers of students, and their answers, are compared."""
+    ablation_images: int = Field(150, ge=2)
+    """Scored images on which the effect of silencing a filter is measured."""
+    robustness_images: int = Field(300, ge=2)
+    """Scored images that are changed."""
+    scrambled_images: int = Field(60, ge=2)
+    """Natural images that are shown in an aperture, and again with random phases."""
+    paired_images: int = Field(1000, ge=2)
+    """Scored images among which pairs that are nearly the same are sought."""
+    extremes: int = Field(20, ge=1)
+    """Strongest and weakest natural images that are kept of each unit."""
+    start_images: int = Field(60, ge=2)
+    """Natural images of which made ones take mean and contrast, and among which adversarial ones start."""
+    maximizing: int = Field(2, ge=0)
+    """Images in colour that are made to be answered most, each from noise of its own."""
+    maximizing_grey: int = Field(1, ge=0)
+    """The same without colour."""
+    minimizing: int = Field(2, ge=0)
+    """Images in colour that are made to be answered least."""
+    adversarial: int = Field(2, ge=0)
+    """Natural images that are changed, once upwards and once downwards."""
+    steps: int = Field(100, ge=1)
+    """Of images from noise. The study: 1,000."""
+    first_step: float = Field(20.0, gt=0)
+    """RMS of the first of these steps, grey levels. The study: 10 for all steps, before the blur."""
+    last_step: float = Field(1.0, gt=0)
+    """RMS of the last step of any image, grey levels."""
+    blur_px: float = Field(1.0, gt=0)
+    """SD of the Gaussian that blurs gradients and images, as the study."""
+    blur_every: int = Field(25, ge=1)
+    """Steps from one blur of the image to the next. The study: 50."""
+    growing_share: float = Field(0.5, gt=0, le=1)
+    """Share of the steps in which contrast grows."""
+    shift_px: int = Field(2, ge=0, le=20)
+    """Most by which an image is shifted before a gradient is taken, down or up and right or left. The study: 0."""
+    chroma: float = Field(0.3, ge=0, le=1)
+    """Weight of the part of a gradient that changes colour against the part that changes luminance. The study: 1."""
+    adversarial_budget: float = Field(10.0, ge=0)
+    """Mean absolute change of an adversarial image, grey levels, as the study."""
+    adversarial_steps: int = Field(30, ge=1)
+    """Steps of an adversarial image."""
+    adversarial_first_step: float = Field(4.0, gt=0)
+    """RMS of the first of these steps, grey levels."""
+
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "quick": {
         "teacher": {"members": 2, "epochs": 10, "least_steps": 150, "channels": 64, "core_blocks": 1},
@@ -252,23 +307,29 @@ def configure(preset: str = "standard", file: Path | None = None, changes: Mappi
     """
     if preset not in PRESETS:
         raise NwbCompactError("--preset", found=f"'{preset}'", expected="a known preset", next_step=nearest(preset, list(PRESETS)))
-    layers: list[Mapping[str, Any]] = [{"preset": preset}, PRESETS[preset]]
-    if file is not None:
-        try:
-            layers.append(tomllib.loads(file.read_text(encoding="utf-8")))
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise NwbCompactError(file, found=str(error), expected="a readable TOML file", next_step="see docs/configuration.md") from error
-    layers.append(changes or {})
-    merged: dict[str, Any] = {}
-    for layer in layers:
+    merged: dict[str, Any] = {"preset": preset}
+    for layer in (PRESETS[preset], _toml(file), changes or {}):
         merged = _overlay(merged, layer)
     if merged["preset"] != preset:  # it would name the run after a preset whose numbers it does not have
         next_step = f"use --preset {merged['preset']}"
         raise NwbCompactError("preset", found="one among the settings", expected="it on the command line", next_step=next_step)
-    try:
-        return Fit.model_validate(merged)
-    except ValidationError as error:
-        raise _named_fault(error) from error
+    return _validated(Fit, merged)
+
+
+def interpretation(file: Path | None = None) -> Interpret:
+    """Settings of one interpretation, overlaid by a TOML file.
+
+    Raises
+    ------
+    NwbCompactError
+        If a name is unknown (the nearest known one is named) or a value is out of range.
+
+    Examples
+    --------
+    >>> interpretation().steps
+    100
+    """
+    return _validated(Interpret, _toml(file))
 
 
 def choices(stage: type[Stage], setting: str) -> list[str]:
@@ -296,6 +357,15 @@ def flat(config: Stage, prefix: str = "") -> dict[str, str]:
     return table
 
 
+def _toml(file: Path | None) -> Mapping[str, Any]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise NwbCompactError(file, found=str(error), expected="a readable TOML file", next_step="see docs/configuration.md") from error
+
+
 def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for name, value in above.items():
@@ -307,12 +377,19 @@ def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _named_fault(error: ValidationError) -> NwbCompactError:
+def _validated(kind: type[_Settings], values: Mapping[str, Any]) -> _Settings:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise _named_fault(kind, error) from error
+
+
+def _named_fault(kind: type[Stage], error: ValidationError) -> NwbCompactError:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     where = ".".join(path)
     if first["type"] == "extra_forbidden":
-        stage: type[BaseModel] = Fit
+        stage: type[BaseModel] = kind
         for part in path[:-1]:
             inner = stage.model_fields[part].annotation
             assert isinstance(inner, type)

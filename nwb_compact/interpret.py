@@ -17,6 +17,7 @@ from jaxtyping import Float, Integer, UInt8
 from threadpoolctl import threadpool_limits
 
 from nwb_compact import __version__
+from nwb_compact.config import Interpret, interpretation
 from nwb_compact.errors import NwbCompactError, counted, nearest
 from nwb_compact.image_pool import ImagePool, image_pool
 from nwb_compact.images import as_rgb
@@ -24,16 +25,19 @@ from nwb_compact.interpretation.ablation import ablate
 from nwb_compact.interpretation.circuit import smallest_circuit
 from nwb_compact.interpretation.consolidation import consolidation, drop_test
 from nwb_compact.interpretation.early_filters import early_filters
+from nwb_compact.interpretation.field_maps import field_maps
 from nwb_compact.interpretation.image_export import export_images
 from nwb_compact.interpretation.kept import Tables, kept
+from nwb_compact.interpretation.made_images import made_images
 from nwb_compact.interpretation.natural_extremes import natural_extremes
-from nwb_compact.interpretation.physiology import NEAR_PX, probe_table, probed, tuning
+from nwb_compact.interpretation.near_pairs import near_pairs
+from nwb_compact.interpretation.physiology import probe_table, probed, tuning
 from nwb_compact.interpretation.preference import preferences
-from nwb_compact.interpretation.receptive_field import receptive_fields
+from nwb_compact.interpretation.receptive_field import NEAR_PX, receptive_fields
 from nwb_compact.interpretation.robustness import LEVELS, robustness
+from nwb_compact.interpretation.scrambling import structure
 from nwb_compact.interpretation.similarity import early_late_test, output_similarity, similarity
 from nwb_compact.interpretation.stimuli import DOT_PX, Stimulus, battery, drawn
-from nwb_compact.interpretation.synthesis import Settings, synthesised_images
 from nwb_compact.interpretation.tables import UNIT, Column, Table, stacked
 from nwb_compact.measured import measured_means
 from nwb_compact.memory import keep_freed_memory
@@ -49,19 +53,7 @@ from nwb_compact.student import filters_per_layer, predict_all
 from nwb_compact.training import derived_seed
 from nwb_compact.work import Work, images_folder, work_folder
 
-FIELD_IMAGES = 24
-"""Natural images that are covered place by place to find receptive fields."""
-SIMILARITY_IMAGES = 200
-"""Over which layers of students, and their answers, are compared."""
-ABLATION_IMAGES = 150
-"""Scored images on which the effect of silencing a filter is measured."""
-ROBUSTNESS_IMAGES = 300
-"""Scored images that are changed."""
-SYNTHESIS_IMAGES = 60
-"""Natural images of which made ones take mean and contrast, and among which adversarial ones start."""
 START = "image of the session that it started from, as in its table of images"
-EXTREMES = 20
-"""Strongest and weakest natural images that are kept of each unit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +84,7 @@ class Subject:
         return np.sort(drawn_rows)
 
 
-def interpretation_of(subject: Subject, settings: Settings, work: Work) -> dict[str, Table]:
+def interpretation_of(subject: Subject, settings: Interpret, work: Work) -> dict[str, Table]:
     """Everything that is found out about the units, as tables by name.
 
     Parameters
@@ -118,33 +110,38 @@ def interpretation_of(subject: Subject, settings: Settings, work: Work) -> dict[
 
         return kept(work.path(f"{name}.npz"), with_progress)
 
-    natural = subject.images[subject.some(every, SIMILARITY_IMAGES, "natural")]
-    found = done("receptive fields", 1, lambda advance: _fields(subject, natural[:FIELD_IMAGES], advance))
+    natural = subject.images[subject.some(every, settings.similarity_images, "natural")]
+    found = done("receptive fields", 1, lambda advance: _fields(subject, settings, advance))
     fields = found["receptive_fields"]
-    found |= done("physiology", n_units, lambda advance: _physiology(subject, fields, advance))
+    found |= done("physiology", n_units, lambda advance: _physiology(subject, settings, fields, advance))
     found |= done("consolidation", n_units, lambda advance: _consolidation(subject, natural, advance))
     found |= done("filters", 1, lambda advance: _filters(subject, advance))
-    found |= done("ablation", n_units, lambda advance: _ablation(subject, fields, found["tuning"], advance))
+    found |= done("ablation", n_units, lambda advance: _ablation(subject, settings, fields, found["tuning"], advance))
     found |= done("images", n_units, lambda advance: _images(subject, settings, advance))
-    found |= done("natural images", len(subject.pool), lambda advance: _extremes(subject, advance))
-    found |= done("robustness", 1 + sum(map(len, LEVELS.values())), lambda advance: _robustness(subject, advance))
+    found |= done("natural images", len(subject.pool), lambda advance: _extremes(subject, settings, advance))
+    found |= done("robustness", 1 + sum(map(len, LEVELS.values())), lambda advance: _robustness(subject, settings, advance))
     return {name: _in_the_run(table, subject.units) for name, table in found.items()}
 
 
 # Stages, in the order of use --------------------------------------------------------------------------------------------
 
 
-def _fields(subject: Subject, natural: np.ndarray, advance: Advance) -> Tables:
-    fields = receptive_fields(subject.answers, len(subject.students), natural)
+def _fields(subject: Subject, settings: Interpret, advance: Advance) -> Tables:
+    rows = subject.some(np.arange(len(subject.images)), settings.field_images, "covered")
+    fields = receptive_fields(subject.answers, len(subject.students), subject.images[rows])
     advance(1)
-    return {"receptive_fields": fields}
+    return {"receptive_fields": fields, "field_maps": field_maps(subject.students, subject.images[rows])}
 
 
-def _physiology(subject: Subject, fields: Table, advance: Advance) -> Tables:
+def _physiology(subject: Subject, settings: Interpret, fields: Table, advance: Advance) -> Tables:
     stimuli = battery()
     answers = probed(subject.answers, fields, stimuli, advance=advance)
     tuned = tuning(stimuli, answers)
-    return {"probes": probe_table(stimuli, answers), "tuning": tuned, "preferences": preferences(stimuli, answers, tuned)}
+    rows, seed = subject.some(np.arange(len(subject.images)), settings.scrambled_images, "scrambled"), derived_seed(subject.seed, "phases")
+    return {
+        "probes": probe_table(stimuli, answers), "tuning": tuned, "preferences": preferences(stimuli, answers, tuned),
+        "structure": structure(subject.answers, fields, subject.images[rows], seed=seed),
+    }
 
 
 def _consolidation(subject: Subject, natural: np.ndarray, advance: Advance) -> Tables:
@@ -164,9 +161,9 @@ def _filters(subject: Subject, advance: Advance) -> Tables:
     return {"early_filters": filters, "early_filter_clusters": clusters}
 
 
-def _ablation(subject: Subject, fields: Table, tuned: Table, advance: Advance) -> Tables:
+def _ablation(subject: Subject, settings: Interpret, fields: Table, tuned: Table, advance: Advance) -> Tables:
     """Of each unit: silenced filters, and the circuit that its dot-size curve needs."""
-    rows = subject.some(subject.scored, ABLATION_IMAGES, "ablation")
+    rows = subject.some(subject.scored, settings.ablation_images, "ablation")
 
     def of(unit: int) -> dict[str, Table]:
         student, dots = subject.students[unit], size_curve(fields, tuned, unit)
@@ -179,27 +176,30 @@ def _ablation(subject: Subject, fields: Table, tuned: Table, advance: Advance) -
     return side_by_side(of, len(subject.students), advance)
 
 
-def _images(subject: Subject, settings: Settings, advance: Advance) -> Tables:
-    rows = subject.some(np.arange(len(subject.images)), SYNTHESIS_IMAGES, "starts")
+def _images(subject: Subject, settings: Interpret, advance: Advance) -> Tables:
+    rows = subject.some(np.arange(len(subject.images)), settings.start_images, "starts")
     seed = derived_seed(subject.seed, "made images") % 2**31
 
     def of(unit: int) -> dict[str, Table]:
-        made, alike = synthesised_images([subject.students[unit]], subject.images[rows], settings, seed=seed)
+        made, alike = made_images(subject.students[unit], subject.images[rows], settings, seed=seed)
         start = Column(f"{START}; -1: noise", np.where(made["start_row"] < 0, -1, rows[made["start_row"]]))
         return {"made_images": Table(made.description, {**made.columns, "start_row": start}), "made_image_similarity": alike}
 
     return side_by_side(of, len(subject.students), advance)
 
 
-def _extremes(subject: Subject, advance: Advance) -> Tables:
-    extremes, spread = natural_extremes(subject.students, subject.pool, EXTREMES, advance=advance)
+def _extremes(subject: Subject, settings: Interpret, advance: Advance) -> Tables:
+    extremes, spread = natural_extremes(subject.students, subject.pool, settings.extremes, advance=advance)
     return {"natural_images": extremes, "natural_answers": spread}
 
 
-def _robustness(subject: Subject, advance: Advance) -> Tables:
-    rows, n_units = subject.some(subject.scored, ROBUSTNESS_IMAGES, "robustness"), len(subject.students)
+def _robustness(subject: Subject, settings: Interpret, advance: Advance) -> Tables:
+    rows, n_units = subject.some(subject.scored, settings.robustness_images, "robustness"), len(subject.students)
     seed = derived_seed(subject.seed, "robustness") % 2**31
-    return {"robustness": robustness(subject.answers, n_units, subject.images[rows], subject.measured[rows], seed=seed, advance=advance)}
+    found = robustness(subject.answers, n_units, subject.images[rows], subject.measured[rows], seed=seed, advance=advance)
+    paired = subject.some(subject.scored, settings.paired_images, "pairs")
+    answers = subject.answers(subject.images[paired], range(n_units))
+    return {"robustness": found, "near_pairs": near_pairs(answers, subject.measured[paired], subject.images[paired], seed=seed)}
 
 
 # Parts that stages share --------------------------------------------------------------------------------------------------
@@ -253,22 +253,24 @@ def _in_the_run(table: Table, units: Integer[np.ndarray, "chosen"]) -> Table:
 @click.option("--units", multiple=True, metavar="UNIT ...", help="Only these units; default: all.")
 @click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Folder, zip, tar or session file of images to search.")
 @click.option("--export", "export_to", type=click.Path(path_type=Path), metavar="DIR", help="Also write made images as PNG, and a table.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings, see docs/configuration.md.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Source of all randomness.")
 @click.option("--resume", is_flag=True, help="Go on with the same interpretation where it was stopped.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def command(
-    file: Path, run_id: str | None, units: tuple[str, ...], images: tuple[Path, ...], export_to: Path | None, seed: int, resume: bool,
-    quiet: bool,
+    file: Path, run_id: str | None, units: tuple[str, ...], images: tuple[Path, ...], export_to: Path | None,
+    config_file: Path | None, seed: int, resume: bool, quiet: bool,
 ) -> None:
     """Find out what each fitted neuron of FILE computes and write it into the same run."""
     keep_freed_memory()
+    settings = interpretation(config_file)
     require_writable(file)
     if export_to is not None:
         require_new_folder(export_to, overwrite=False)
     runs = read_results(file, run_id)
     if not runs:
         raise NwbCompactError(file, found="no fitted run", expected="at least one", next_step=f"run 'nwb-compact fit {file}' first")
-    results, settings = runs[-1], Settings()
+    results = runs[-1]
     subject = _subject(file, results, _rows(results, units), images, seed, quiet)
     decisive = [results.run_id, _digest(subject), repr(settings), seed, subject.pool.sha256, __version__]
     work = Work("cpu", work_folder(file, ["interpret", *decisive], resume=resume), quiet)

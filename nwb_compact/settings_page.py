@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator
 
-from nwb_compact.config import PRESETS, Fit, Stage, configure, flat
+from nwb_compact.config import PRESETS, Fit, Interpret, Stage, configure, flat
 
 _HEAD = """# Settings
 
@@ -32,7 +32,7 @@ def settings_page() -> str:
     >>> print([line for line in settings_page().splitlines() if line.startswith("| `members`")][0][:29])
     | `members` | 2 | 5 | 25 | Ne
     """
-    return "\n".join([_HEAD, *_tables("", Fit)]) + "\n"
+    return "\n".join([_HEAD, *_tables("", Fit), *_interpretation()]) + "\n"
 
 
 def _tables(prefix: str, stage: type[Stage]) -> Iterator[str]:
@@ -46,6 +46,13 @@ def _tables(prefix: str, stage: type[Stage]) -> Iterator[str]:
     yield ""
     for name, kind in inner_stages.items():
         yield from _tables(f"{prefix}.{name}" if prefix else name, kind)
+
+
+def _interpretation() -> Iterator[str]:
+    yield f"## Interpretation\n\n{_one_line(Interpret.__doc__)} `nwb-compact interpret --config FILE.toml` changes these.\n"
+    yield "| setting | value | meaning and source |\n|---|---|---|"
+    yield from (f"| `{name}` | {value} | {_one_line(Interpret.model_fields[name].description)} |" for name, value in Interpret())
+    yield ""
 
 
 def _row(prefix: str, name: str, stage: type[Stage]) -> str:

@@ -191,8 +191,7 @@ def _one_epoch(task: Task, step: Callable[[], None], state: _State) -> float:
     for batch in task.batches(state.epoch):
         with alike(state.known, "step", shapes(batch), state.pieces):
             loss = _gradient(task, batch, state)
-            total = total.to(loss.device)
-            total += loss
+            total = total.to(loss.device) + loss
             n += 1
             step()
     return float(total / n)

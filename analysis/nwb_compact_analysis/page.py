@@ -19,6 +19,8 @@ from nwb_compact_analysis.cost_table import costs_section
 from nwb_compact_analysis.figures import order_by_accuracy, teacher_parameters
 from nwb_compact_analysis.style import number
 
+PAGE = "index.html"
+"""Name of the page of all units."""
 STUDY = (
     "Cowley, B. R., Stan, P. L., Pillow, J. W. & Smith, M. A. Compact deep neural network models of the visual cortex. "
     "Nature (2026). https://doi.org/10.1038/s41586-026-10150-1"
@@ -81,7 +83,7 @@ def render_page(
         _headline(results),
         _what_was_fitted(results, session, source),
         _how_well(results),
-        *(_section(section) for section in sections),
+        *(section_html(section) for section in sections),
         _unit_table(results, pages or {}),
         costs_section(results),
         _how_to_cite(session),
@@ -89,7 +91,18 @@ def render_page(
         _provenance(results.provenance),
     ]
     title = f"nwb-compact: {name}, run {results.run_id}"
-    return _FRAME.format(title=_e(title), style=_STYLE, body="\n".join(parts))
+    return document(title, parts)
+
+
+def document(title: str, parts: Sequence[str], style: str = "") -> str:
+    """Parts of a body, HTML, as a whole page; `style` is added to that of all pages.
+
+    Examples
+    --------
+    >>> document("a & b", ["<p>text</p>"]).split("<title>")[1].split("</title>")[0]
+    'a &amp; b'
+    """
+    return _FRAME.format(title=_e(title), style=_STYLE + style, body="\n".join(parts))
 
 
 def headline(results: Results) -> str:
@@ -159,7 +172,7 @@ def _how_well(results: Results) -> str:
 
 def _median_row(label: str, of_models: Sequence[np.ndarray]) -> str:
     n = int(np.isfinite(of_models).all(axis=0).sum())
-    cells = "".join(f"<td>{_decimals(median(scores))}</td>" for scores in of_models)
+    cells = "".join(f"<td>{decimals(median(scores))}</td>" for scores in of_models)
     return f"<tr><th>{_e(label)}</th>{cells}<td>{n}</td></tr>"
 
 
@@ -178,7 +191,8 @@ def _reasons(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _section(section: Section) -> str:
+def section_html(section: Section) -> str:
+    """A heading, its text and its figures."""
     figures = "\n".join(_figure(picture) for picture in section.pictures)
     return f'<h2>{_e(section.heading)}</h2>\n<p class="before">{_e(section.text)}</p>\n<div class="figures">\n{figures}\n</div>'
 
@@ -207,19 +221,19 @@ def _unit_table(results: Results, pages: Mapping[int, str]) -> str:
 
 def _unit_row(results: Results, unit: int, notes: Mapping[str, str], page: str | None) -> str:
     value = {name: float(column[unit]) for name, column in results.scores.items()}
-    interval = f"[{_decimals(value['student_r2_er_low'])}, {_decimals(value['student_r2_er_high'])}]"
+    interval = f"[{decimals(value['student_r2_er_low'])}, {decimals(value['student_r2_er_high'])}]"
     cells = [
-        _decimals(value["teacher_r2"]),
-        _decimals(value["student_r2"]),
-        _decimals(value["teacher_r2_er"]),
-        _decimals(value["student_r2_er"]) + (f" {interval}" if np.isfinite(value["student_r2_er_low"]) else ""),
-        _decimals(value["teacher_student_r2"]),
-        _decimals(value["reliability"]),
-        _decimals(value["snr"]),
-        _decimals(value["mean_count"], 1),
-        _decimals(value["student_parameters"], 0),
-        _decimals(value["student_filters"], 0),
-        _decimals(value["compression"], 0),
+        decimals(value["teacher_r2"]),
+        decimals(value["student_r2"]),
+        decimals(value["teacher_r2_er"]),
+        decimals(value["student_r2_er"]) + (f" {interval}" if np.isfinite(value["student_r2_er_low"]) else ""),
+        decimals(value["teacher_student_r2"]),
+        decimals(value["reliability"]),
+        decimals(value["snr"]),
+        decimals(value["mean_count"], 1),
+        decimals(value["student_parameters"], 0),
+        decimals(value["student_filters"], 0),
+        decimals(value["compression"], 0),
     ]
     numbers = "".join(f"<td>{cell}</td>" for cell in cells)
     name = _e(results.unit_name[unit])
@@ -260,7 +274,8 @@ def _first(provenance: Mapping[str, str], *keys: str) -> str:
     return next((provenance[key] for key in keys if provenance.get(key)), "")
 
 
-def _decimals(value: float, places: int = 2) -> str:
+def decimals(value: float, places: int = 2) -> str:
+    """A number, or a dash where there is none."""
     return f"{value:,.{places}f}" if np.isfinite(value) else "–"
 
 

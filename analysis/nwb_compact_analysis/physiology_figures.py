@@ -3,7 +3,6 @@
 The same contract as `figures`: values in, axes out, a figure only when no axes are given. Values are tables of `nwb-compact interpret`.
 """
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,17 +27,16 @@ def labels_of(preferences: Table) -> list[str]:
 
 
 def criterion(preferences: Table, label: str) -> float:
-    """Least index that a label needs, as the meaning of its column says; NaN where it says none.
+    """Least index that a label needs; NaN where the table does not say.
 
     Examples
     --------
     >>> from nwb_compact.interpretation.tables import Column
-    >>> table = Table("", {"dot_index": Column("(dot - edge) / sum; the label needs at least 0.33", np.array([0.5]))})
-    >>> criterion(table, "dot")
-    0.33
+    >>> table = Table("", {"dot_index": Column("", np.array([0.5])), "dot_least": Column("", np.array([0.33]))})
+    >>> criterion(table, "dot"), criterion(table, "edge")
+    (0.33, nan)
     """
-    found = re.search(r"at least (\d+(?:\.\d+)?)", preferences.columns[f"{label}_index"].meaning)
-    return float(found[1]) if found else float("nan")
+    return float(preferences[f"{label}_least"][0]) if f"{label}_least" in preferences.columns else float("nan")
 
 
 @styled
@@ -74,7 +72,7 @@ def plot_preference_indices(preferences: Table, ax: Axes | None = None) -> Axes:
     Examples
     --------
     >>> from nwb_compact.interpretation.tables import Column
-    >>> index = Column("the label needs at least 0.33", np.array([0.5, 0.4]))
+    >>> index = Column("", np.array([0.5, 0.4]))
     >>> ax = plot_preference_indices(Table("", {"preference": Column("", np.array(["dot", "dot"])), "dot_index": index}))
     >>> ax.get_xticklabels()[0].get_text()
     'dot'

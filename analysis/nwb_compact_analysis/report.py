@@ -20,14 +20,13 @@ from nwb_compact_analysis.baseline_figures import models_figure
 from nwb_compact_analysis.compression_figures import compression_curves, plot_compression
 from nwb_compact_analysis.ensemble_figures import has_members, members_figure
 from nwb_compact_analysis.medians import HEIGHT_IN, WIDTH_IN
-from nwb_compact_analysis.page import Picture, Section, render_page
+from nwb_compact_analysis.page import PAGE, Picture, Section, render_page
 from nwb_compact_analysis.pictures import DOTS_PER_INCH, saved
 from nwb_compact_analysis.population_figures import population_sections
 from nwb_compact_analysis.shared_figures import plot_shared_models, shared_runs
 from nwb_compact_analysis.style import COLUMN_IN, PAGE_IN, chunks, styled
 from nwb_compact_analysis.unit_page import page_name, render_unit_page
 
-PAGE = "index.html"
 UNITS_A_FIGURE = {"scores": 45, "filters": 30, "fits": 25, "images": 8}
 """What fits on a printed page with 7 pt text."""
 _FITS_A_ROW, _FIT_IN = 5, 1.6
@@ -83,7 +82,7 @@ def write_report(
     pages = {unit: page_name(results, unit) for unit in interpreted(found)}
     html = render_page(results, session, source, sections, pages)
     advance(1)
-    measured = measured_means(session, results)
+    measured = measured_means(session, results) if pages else np.empty((0, 0))
     of_units = {}
     for unit, name in pages.items():
         of_units[name] = render_unit_page(results, session, source, found, measured, unit)

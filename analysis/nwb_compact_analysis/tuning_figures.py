@@ -26,11 +26,7 @@ PANEL_IN = 1.9, 1.75
 HEIGHT_IN = 2.9
 """Of the tuning figure: two rows of panels."""
 
-LABEL_FAMILIES: Mapping[str, tuple[str, ...]] = {
-    "edge": ("grating", "edge", "bar"), "curvature": ("curve",), "dot": ("dot",), "texture": ("lines",), "colour": ("colour",),
-}
-"""Kinds of made images that the labels of `preference` are about."""
-
+LINE: Mapping[str, Any] = {"color": STUDENT, "marker": STUDENT_MARKER, "markersize": 3, "linewidth": 1.2}
 Tables = Mapping[str, Table]
 
 
@@ -75,7 +71,7 @@ def plot_evidence(preference: Table, ax: Axes | None = None) -> Axes:
     Examples
     --------
     >>> from nwb_compact.interpretation.tables import Column
-    >>> index = Column("the label needs at least 0.33", np.array([0.5]))
+    >>> index = Column("", np.array([0.5]))
     >>> ax = plot_evidence(Table("", {"preference": Column("", np.array(["dot"])), "dot_index": index}))
     >>> ax.texts[0].get_text(), ax.get_title(loc="left")
     ('0.50', 'prefers: dot')
@@ -182,8 +178,8 @@ def tuning_figure(probed: Probed, dots_per_inch: int) -> Figure:
 @styled
 def plot_families(probed: Probed, ax: Axes | None = None) -> Axes:
     """The strongest answer to each kind of made image."""
-    ax = _panel(probed, ax)
-    names = [name for name in np.unique(probed.probes["family"]).tolist() if name not in ("blank", "surround")]
+    ax = panel(probed, ax)
+    names = [name for name in np.unique(probed.probes["family"]).tolist() if name not in ("blank", "surround", "contrast")]
     strongest = [probed.answers[probed.family(name)].max() for name in names]
     ax.vlines(range(len(names)), probed.blank, strongest, color=GREY, linewidth=1)
     ax.plot(range(len(names)), strongest, color=STUDENT, marker=STUDENT_MARKER, markersize=4, linestyle="none")
@@ -196,17 +192,17 @@ def plot_families(probed: Probed, ax: Axes | None = None) -> Axes:
 def plot_orientations(probed: Probed, ax: Axes | None = None) -> Axes:
     """Gratings of the best wavelength: the mean over phases (line) and its range (band); a complex cell has a narrow band."""
     grey = probed.family("grating") & (probed.probes["colour"] == "grey")
-    ax = _panel(probed, ax)
+    ax = panel(probed, ax)
     ax.set(xlabel="orientation, degrees (0: horizontal)", xlim=(-8, 188))
     ax.set_xticks([0, 45, 90, 135, 180])
     if not grey.any():
         return _said(ax, "no grating was shown")
     shown = grey & probed.like(probed.best(grey), "wavelength_px")
-    angle, answers = _over(probed, shown, "orientation_deg")
+    angle, answers = answers_over(probed, shown, "orientation_deg")
     angle, answers = np.append(angle, 180 + angle[0]), [*answers, answers[0]]
     ax.fill_between(angle, [some.min() for some in answers], [some.max() for some in answers], color=STUDENT, alpha=0.25, linewidth=0)
-    ax.plot(angle, [some.mean() for some in answers], **_LINE)
-    wavelength, osi, f1_f0 = probed.probes["wavelength_px"][probed.best(grey)], _number(probed, "osi"), _number(probed, "f1_f0")
+    ax.plot(angle, [some.mean() for some in answers], **LINE)
+    wavelength, osi, f1_f0 = probed.probes["wavelength_px"][probed.best(grey)], number_of(probed, "osi"), number_of(probed, "f1_f0")
     ax.set_title(f"gratings of {wavelength:g} px (band: phases)\nOSI {osi}, F1/F0 {f1_f0}", loc="left")
     return ax
 
@@ -214,16 +210,16 @@ def plot_orientations(probed: Probed, ax: Axes | None = None) -> Axes:
 @styled
 def plot_dots(probed: Probed, ax: Axes | None = None) -> Axes:
     """Bright and dark dots of growing diameter in the middle of the receptive field."""
-    ax = _panel(probed, ax)
+    ax = panel(probed, ax)
     offset = np.hypot(probed.probes["row_offset_px"], probed.probes["column_offset_px"])
     ax.set(xlabel="diameter, px")
     centred = probed.family("dot") & (offset == 0)
     if not centred.any():
         return _said(ax, "no dot was shown")
-    for polarity, look in ((1, _LINE), (-1, {**_LINE, "color": INK, "linestyle": "--", "marker": "s"})):
-        size, answers = _over(probed, centred & (probed.probes["polarity"] == polarity), "size_px")
+    for polarity, look in ((1, LINE), (-1, {**LINE, "color": INK, "linestyle": "--", "marker": "s"})):
+        size, answers = answers_over(probed, centred & (probed.probes["polarity"] == polarity), "size_px")
         ax.plot(size, [some.mean() for some in answers], **look)
-    best, suppression = _number(probed, "dot_px", "g"), _number(probed, "size_suppression")
+    best, suppression = number_of(probed, "dot_px", "g"), number_of(probed, "size_suppression")
     ax.set_title(f"bright (●) and dark (■) dots\nbest {best} px, largest suppresses {suppression}", loc="left")
     return ax
 
@@ -231,37 +227,37 @@ def plot_dots(probed: Probed, ax: Axes | None = None) -> Axes:
 @styled
 def plot_sizes(probed: Probed, ax: Axes | None = None) -> Axes:
     """Gratings of the best orientation and wavelength in growing apertures."""
-    ax, shown = _panel(probed, ax), probed.family("surround")
+    ax, shown = panel(probed, ax), probed.family("surround")
     ax.set(xlabel="diameter, px")
     if not shown.any():
         return _said(ax, "no grating of several sizes\nwas shown")
-    size, answers = _over(probed, shown & probed.like(probed.best(shown), "orientation_deg", "wavelength_px"), "size_px")
-    ax.plot(size, [some.mean() for some in answers], **_LINE)
-    ax.set_title(f"gratings of growing size\nlargest suppresses {_number(probed, 'surround_suppression')}", loc="left")
+    size, answers = answers_over(probed, shown & probed.like(probed.best(shown), "orientation_deg", "wavelength_px"), "size_px")
+    ax.plot(size, [some.mean() for some in answers], **LINE)
+    ax.set_title(f"gratings of growing size\nlargest suppresses {number_of(probed, 'surround_suppression')}", loc="left")
     return ax
 
 
 @styled
 def plot_curves(probed: Probed, ax: Axes | None = None) -> Axes:
     """Curves that face different directions, of the best diameter and polarity."""
-    ax, shown = _panel(probed, ax), probed.family("curve")
+    ax, shown = panel(probed, ax), probed.family("curve")
     ax.set(xlabel="faces, degrees (0: right, 90: up)", xlim=(-15, 375))
     ax.set_xticks([0, 90, 180, 270, 360])
     if not shown.any():
         return _said(ax, "no curve was shown")
     best = probed.best(shown)
-    angle, answers = _over(probed, shown & probed.like(best, "size_px", "polarity"), "orientation_deg")
-    ax.plot(np.append(angle, 360 + angle[0]), [some.mean() for some in (*answers, answers[0])], **_LINE)
+    angle, answers = answers_over(probed, shown & probed.like(best, "size_px", "polarity"), "orientation_deg")
+    ax.plot(np.append(angle, 360 + angle[0]), [some.mean() for some in (*answers, answers[0])], **LINE)
     polarity = "bright" if probed.probes["polarity"][best] > 0 else "dark"
     size = probed.probes["size_px"][best]
-    ax.set_title(f"{polarity} curves of {size:g} px\nselectivity {_number(probed, 'curve_selectivity')}", loc="left")
+    ax.set_title(f"{polarity} curves of {size:g} px\nselectivity {number_of(probed, 'curve_selectivity')}", loc="left")
     return ax
 
 
 @styled
 def plot_colours(probed: Probed, ax: Axes | None = None) -> Axes:
     """Coloured disks on the grey background, a bar from the blank screen to the answer; the first four are as bright as it."""
-    ax, shown = _panel(probed, ax), probed.family("colour")
+    ax, shown = panel(probed, ax), probed.family("colour")
     if not shown.any():
         return _said(ax, "no colour was shown")
     names = [name for name in COLOURS if name in probed.probes["colour"][shown]]
@@ -278,21 +274,14 @@ def plot_colours(probed: Probed, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def share_of_best(probed: Probed, label: str) -> float:
-    """Strongest answer to the images that a label is about over the strongest of all, both above blank; NaN where none is above it."""
-    above = probed.answers - np.nan_to_num(probed.blank)
-    among = probed.family(*LABEL_FAMILIES.get(label, ()))
-    return float(max(above[among].max(initial=0.0), 0) / above.max()) if above.max() > 0 else float("nan")
-
-
 PANELS: Sequence[Callable[[Probed, Axes], Axes]] = (
     plot_families, plot_orientations, plot_dots, plot_colours, plot_curves, plot_sizes,
 )
 """Of the tuning figure, row by row."""
-_LINE: Mapping[str, Any] = {"color": STUDENT, "marker": STUDENT_MARKER, "markersize": 3, "linewidth": 1.2}
 
 
-def _panel(probed: Probed, ax: Axes | None) -> Axes:
+def panel(probed: Probed, ax: Axes | None) -> Axes:
+    """Axes that hold every answer of the unit, so that all its curves are on one scale; dashed: the blank screen."""
     ax = axes_or_new(ax, PANEL_IN[1], PANEL_IN[0])
     low, high = float(probed.answers.min()), float(probed.answers.max())
     air = 0.06 * (high - low) or 0.5
@@ -303,7 +292,7 @@ def _panel(probed: Probed, ax: Axes | None) -> Axes:
     return ax
 
 
-def _over(
+def answers_over(
     probed: Probed, shown: Bool[np.ndarray, "stimulus"], name: str
 ) -> tuple[Float[np.ndarray, "value"], list[Float[np.ndarray, "_"]]]:
     """Values of a property, and the answers to the stimuli that have each."""
@@ -316,7 +305,8 @@ def _said(ax: Axes, text: str) -> Axes:
     return ax
 
 
-def _number(probed: Probed, name: str, form: str = ".2f") -> str:
+def number_of(probed: Probed, name: str, form: str = ".2f") -> str:
+    """An index of the unit, or "none"."""
     value = probed.tuning.get(name, np.nan)
     return f"{value:{form}}" if np.isfinite(value) else "none"
 

@@ -19,8 +19,8 @@ from nwb_compact.errors import counted
 from nwb_compact.interpretation.tables import Table
 from nwb_compact.results import Results
 from nwb_compact.session import Session
-from nwb_compact_analysis import circuit_figures, made_image_figures, tuning_figures
-from nwb_compact_analysis.page import _FRAME, _STYLE, STUDY, Picture, Section, _decimals, _section
+from nwb_compact_analysis import circuit_figures, field_figures, made_image_figures, tuning_figures
+from nwb_compact_analysis.page import PAGE, STUDY, Picture, Section, decimals, document, section_html
 from nwb_compact_analysis.physiology_figures import criterion
 from nwb_compact_analysis.pictures import DOTS_PER_INCH, saved
 from nwb_compact_analysis.strips import say_nothing_known
@@ -29,8 +29,6 @@ from nwb_compact_analysis.tuning_figures import Tables, row_of, rows_of
 from nwb_compact_analysis.unit_figures import plot_predicted_against_measured
 
 WHO_IN = 1.8
-LITTLE = 0.2
-"""Share of the strongest answer below which the images that a label is about hardly drive a unit. Ours."""
 PREFERS = {
     "edge": "edges: the orientation of gratings matters to it",
     "curvature": "curves: the side that they face matters to it",
@@ -111,11 +109,12 @@ def render_unit_page(
         f"<h1>{escape(name)}</h1>",
         f'<p class="lead">{escape(unit_headline(results, tables, unit))}</p>',
         _numbers(results, unit, of),
-        *(_section(section) for section in unit_sections(results, session, tables, measured, unit)),
-        f"<p>The method: {escape(STUDY)} To get this again: <code>{escape(command)}</code>.</p>",
+        *(section_html(section) for section in unit_sections(results, session, tables, measured, unit)),
+        f"<p>The method: {escape(STUDY)} To get this again: <code>{escape(command)}</code>. "
+        f'<a href="{PAGE}">All units of the run</a>.</p>',
     ]
     title = f"nwb-compact: {name} of {of}, run {results.run_id}"
-    return _FRAME.format(title=escape(title), style=_STYLE + _UNIT_STYLE, body="\n".join(parts))
+    return document(title, parts, _UNIT_STYLE)
 
 
 def page_name(results: Results, unit: int) -> str:
@@ -155,8 +154,8 @@ def preference_text(found: Table) -> str:
     Examples
     --------
     >>> from nwb_compact.interpretation.tables import Column
-    >>> index = Column("the label needs at least 0.33", np.array([0.5]))
-    >>> preference_text(Table("", {"preference": Column("", np.array(["dot"])), "dot_index": index}))
+    >>> found = {"preference": np.array(["dot"]), "dot_index": np.array([0.5]), "dot_least": np.array([0.33])}
+    >>> preference_text(Table("", {name: Column("", values) for name, values in found.items()}))
     'Its model prefers dots: it answers them more than large edges and surfaces (index 0.50, at least 0.33 is needed).'
     """
     label = str(found["preference"][0])
@@ -169,16 +168,16 @@ def preference_text(found: Table) -> str:
 
 def _numbers(results: Results, unit: int, session_name: str) -> str:
     value = {name: float(column[unit]) for name, column in results.scores.items()}
-    interval = f" [{_decimals(value['student_r2_er_low'])}, {_decimals(value['student_r2_er_high'])}]"
-    corrected = _decimals(value["student_r2_er"]) + (interval if np.isfinite(value["student_r2_er_low"]) else "")
+    interval = f" [{decimals(value['student_r2_er_low'])}, {decimals(value['student_r2_er_high'])}]"
+    corrected = decimals(value["student_r2_er"]) + (interval if np.isfinite(value["student_r2_er_low"]) else "")
     cells = {
         "session": session_name,
         "run": results.run_id,
-        "r² on scored images": _decimals(value["student_r2"]),
+        "r² on scored images": decimals(value["student_r2"]),
         **({"noise-corrected [90 % interval]": corrected} if np.isfinite(value["student_r2_er"]) else {}),
-        "parameters": _decimals(value["student_parameters"], 0),
+        "parameters": decimals(value["student_parameters"], 0),
         "kernels of layers 1 to 5": ", ".join(str(count) for count in results.filters_per_layer[unit]),
-        "mean response, spikes": _decimals(value["mean_count"], 1),
+        "mean response, spikes": decimals(value["mean_count"], 1),
     }
     heads = "".join(f"<th>{escape(head)}</th>" for head in cells)
     row = "".join(f"<td>{escape(cell)}</td>" for cell in cells.values())
@@ -251,13 +250,18 @@ def _tuning(tables: Tables, unit: int) -> Section:
         "above 1 simple, below 1 complex. Suppression: 1 minus the answer to the largest over that to the best, above blank. The first "
         "four colours are as bright as the background."
     )
-    row = row_of(tables, "preferences", unit)
-    label = "" if row is None else str(tables["preferences"]["preference"][row])
-    share = tuning_figures.share_of_best(probed, label)
-    if label in tuning_figures.LABEL_FAMILIES and share < LITTLE:
-        text += f" Images of what it is said to prefer ({label}) drive it to {share:.0%} of its strongest answer only: doubt the label."
     alt = "Answers to kinds of images, orientations, dots, colours, curve directions and grating sizes."
-    return Section(heading, text, (saved("tuning.png", alt, tuning_figures.tuning_figure(probed, DOTS_PER_INCH)),))
+    pictures = [saved("tuning.png", alt, tuning_figures.tuning_figure(probed, DOTS_PER_INCH))]
+    maps, structure = rows_of(tables, "field_maps", unit), rows_of(tables, "structure", unit)
+    if structure is not None and np.isfinite(structure["structure_modulation"][0]):
+        natural, noise, index = (float(structure[name][0]) for name in ("natural_answer", "scrambled_answer", "structure_modulation"))
+        modulation = f"{index:.2f}".replace("-", "−")
+        text += f" Natural images in an aperture: {natural:.1f} spikes on average; with random phases: {noise:.1f} (index {modulation})."
+    if maps is not None:
+        text += " Below: how much answers to natural images depend on each place, answers to single squares (red: above blank), contrast."
+        alt = "Gradient map, answers to bright and dark squares, and to gratings of growing contrast."
+        pictures.append(saved("maps.png", alt, field_figures.field_figure(maps, probed, DOTS_PER_INCH)))
+    return Section(heading, text, tuple(pictures))
 
 
 def _robustness(tables: Tables, unit: int) -> Section:
@@ -272,6 +276,12 @@ def _robustness(tables: Tables, unit: int) -> Section:
         "r² of the answers to changed images with the responses to the intact ones (blue circles; dashed: nothing changed) and with the "
         "model's own answers to the intact ones (black squares). A change that an animal would hardly notice should move neither."
     )
+    pairs = rows_of(tables, "near_pairs", unit)
+    if pairs is not None and np.isfinite(pairs["near_r2"][0]):
+        text += (
+            f" Differences between images that are nearly the same are predicted with an r² of {pairs['near_r2'][0]:.2f}, between any two "
+            f"with {pairs['any_r2'][0]:.2f}."
+        )
     alt = "r² against the level of noise, blur, contrast, luminance, occlusion and shift."
     figure = made_image_figures.robustness_figure(table, r2, answer_r2, DOTS_PER_INCH)
     return Section(heading, text, (saved("robustness.png", alt, figure),))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Integer, UInt8
-from threadpoolctl import threadpool_limits
 
 from nwb_compact.interpretation.ablation import ROUNDING, answers_without_each, filters
 from nwb_compact.interpretation.open_student import open_student
@@ -72,8 +71,24 @@ def smallest_circuit(student: StudentWeights, curve_images: UInt8[np.ndarray, "s
     """
     if not 0 < keep <= 1:
         raise ValueError(f"keep must be above 0 and at most 1, found {keep}")
-    with threadpool_limits(1, user_api="openmp"):  # see answers_without_each
-        return _smallest_circuit(student, curve_images, keep)
+    intact, silenced = answers_without_each(student, curve_images)
+    layer, number = filters(student)
+    kept = np.zeros(len(layer), bool)
+    if np.ptp(intact) > ROUNDING * np.abs(intact).max():  # and not NaN
+        kept = _eliminated(student, curve_images, intact, keep)
+    curve = predict(only(student, kept), curve_images) if kept.any() else np.full_like(intact, np.nan)
+    summary = {
+        "explained": Column("share of the intact curve's variance that the circuit explains", np.array([explained(curve, intact)])),
+        "n_kept": Column("filters of layers 1 to 5 in the circuit", _counts(layer[kept])[None]),
+        "n_filters": Column("filters of layers 1 to 5 in the student", _counts(layer)[None]),
+        "curve": Column("answers of the circuit to the dots of growing size (first: blank), spikes", curve[None]),
+        "curve_intact": Column("answers of the whole student to the same, spikes", intact[None]),
+    }
+    return Circuit(
+        _effects(layer[kept], number[kept], (intact[:, None] - silenced)[:, kept], intact),
+        _connections(student, curve_images, kept),
+        Table("the filters that suffice for a dot-size curve, altogether", summary),
+    )
 
 
 def explained(curve: Float[np.ndarray, "stimulus"], intact: Float[np.ndarray, "stimulus"]) -> float:
@@ -107,27 +122,6 @@ def only(student: StudentWeights, kept: Bool[np.ndarray, "filter"]) -> StudentWe
         if n < N_LAYERS:
             arrays[f"layer{n + 1}.pointwise"] = arrays[f"layer{n + 1}.pointwise"][:, of_layer]
     return StudentWeights(arrays)
-
-
-def _smallest_circuit(student: StudentWeights, curve_images: UInt8[np.ndarray, "stimulus 112 112 3"], keep: float) -> Circuit:
-    intact, silenced = answers_without_each(student, curve_images)
-    layer, number = filters(student)
-    kept = np.zeros(len(layer), bool)
-    if np.ptp(intact) > ROUNDING * np.abs(intact).max():  # and not NaN
-        kept = _eliminated(student, curve_images, intact, keep)
-    curve = predict(only(student, kept), curve_images) if kept.any() else np.full_like(intact, np.nan)
-    summary = {
-        "explained": Column("share of the intact curve's variance that the circuit explains", np.array([explained(curve, intact)])),
-        "n_kept": Column("filters of layers 1 to 5 in the circuit", _counts(layer[kept])[None]),
-        "n_filters": Column("filters of layers 1 to 5 in the student", _counts(layer)[None]),
-        "curve": Column("answers of the circuit to the dots of growing size (first: blank), spikes", curve[None]),
-        "curve_intact": Column("answers of the whole student to the same, spikes", intact[None]),
-    }
-    return Circuit(
-        _effects(layer[kept], number[kept], (intact[:, None] - silenced)[:, kept], intact),
-        _connections(student, curve_images, kept),
-        Table("the filters that suffice for a dot-size curve, altogether", summary),
-    )
 
 
 def _eliminated(student: StudentWeights, images: np.ndarray, intact: np.ndarray, keep: float) -> Bool[np.ndarray, "filter"]:
@@ -179,11 +173,12 @@ def _connections(student: StudentWeights, images: np.ndarray, kept: np.ndarray) 
             read, below = number[kept & (layer == above)], number[kept & (layer == above - 1)]
             rows += [(above, int(k), int(i), float(weights[k, i])) for k in read for i in below]
             maps = opened.mix(filtered, above)
+    meaning = "weight x standard deviation over stimuli and places of what it weighs; above 0: excites its reader"
     columns = {
         "layer": Column("layer of the filter that reads, 2 to 5", np.array([row[0] for row in rows], np.int8)),
         "filter": Column("number of this filter in its layer, from 0", np.array([row[1] for row in rows], np.int16)),
         "input": Column("number of the filter that is read, in the layer below", np.array([row[2] for row in rows], np.int16)),
-        "weight": Column("weight x standard deviation over stimuli and places of what it weighs", np.array([row[3] for row in rows])),
+        "weight": Column(meaning, np.array([row[3] for row in rows])),
     }
     return Table("connections among the filters that suffice for a dot-size curve", columns)
 

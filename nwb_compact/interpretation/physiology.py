@@ -4,17 +4,15 @@ All indices are of answers above the answer to the blank screen, those below cou
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from nwb_compact.interpretation.receptive_field import Answers
+from nwb_compact.interpretation.receptive_field import Answers, shown_at_fields
 from nwb_compact.interpretation.stimuli import Stimulus, battery, columns_of, drawn
 from nwb_compact.interpretation.tables import UNIT, Column, Table
 from nwb_compact.progress import Advance, silent
-
-NEAR_PX = 4.0
-"""Receptive fields are taken as this near to each other at least, so that units nearby see the same images, drawn once."""
 
 INDICES = {
     "orientation_deg": "preferred orientation of gratings, degrees counter-clockwise from horizontal stripes",
@@ -25,6 +23,7 @@ INDICES = {
     "dot_polarity": "polarity of the best dot: 1 bright, -1 dark",
     "size_suppression": "1 - answer to the largest dot / answer to the best dot, of the preferred polarity",
     "surround_suppression": "1 - answer to the largest grating / answer to the best size, at the best orientation and wavelength",
+    "c50": "share of full contrast at which the best grating is answered half as much as at full contrast, between shown ones by a line",
     "polarity_index": "(bright - dark) / (bright + dark) of the best dots, bars, curves and angles of either polarity",
     "curve_deg": "direction that the best curve faces, degrees counter-clockwise from the right",
     "curve_selectivity": "|sum r exp(i theta)| / sum r over directions of curves at the best diameter and polarity",
@@ -49,14 +48,7 @@ def probed(
         Told of units.
     """
     stimuli = battery() if stimuli is None else stimuli
-    centre = np.stack([receptive_fields["rf_row_px"], receptive_fields["rf_column_px"]], axis=1)
-    near = np.rint(np.nan_to_num(centre) / NEAR_PX).astype(int)
-    found = np.empty((len(stimuli), len(near)))
-    for place in np.unique(near, axis=0):
-        units = np.flatnonzero((near == place).all(axis=1))
-        found[:, units] = answers(drawn(stimuli, *(place * NEAR_PX).tolist()), units.tolist())
-        advance(len(units))
-    return found
+    return shown_at_fields(answers, receptive_fields, partial(drawn, stimuli), advance=advance)
 
 
 def probe_table(stimuli: Sequence[Stimulus], student: Float[np.ndarray, "stimulus unit"]) -> Table:
@@ -105,7 +97,7 @@ def _indices(stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulus"]
     driven = above_blank(stimuli, answers)
     if not np.isfinite(driven).all():
         return {}
-    parts = (_gratings, _dots, _surround, _polarity, _curves)
+    parts = (_gratings, _dots, _surround, _contrast, _polarity, _curves)
     return {name: value for part in parts for name, value in part(stimuli, driven).items()}
 
 
@@ -142,6 +134,21 @@ def _surround(stimuli: Sequence[Stimulus], driven: np.ndarray) -> dict[str, floa
     _, cube = found
     best = np.unravel_index(cube.argmax(), cube.shape)
     return {"surround_suppression": float(1 - max(cube[best[0], best[1], -1], 0) / cube[best])}
+
+
+def _contrast(stimuli: Sequence[Stimulus], driven: np.ndarray) -> dict[str, float]:
+    found = _tuned(stimuli, driven, [s.family == "contrast" for s in stimuli], ("orientation_deg", "wavelength_px", "contrast"))
+    if found is None:
+        return {}
+    (_, _, contrasts), cube = found
+    best = np.unravel_index(cube[:, :, -1].argmax(), cube.shape[:2])
+    contrasts, curve = np.append(0.0, contrasts), np.append(0.0, cube[best])  # without contrast it is the blank screen
+    half = curve[-1] / 2
+    above = int(np.argmax(curve >= half))
+    if not half > 0:
+        return {}
+    share = (half - curve[above - 1]) / (curve[above] - curve[above - 1])
+    return {"c50": float(contrasts[above - 1] + share * (contrasts[above] - contrasts[above - 1]))}
 
 
 def _polarity(stimuli: Sequence[Stimulus], driven: np.ndarray) -> dict[str, float]:

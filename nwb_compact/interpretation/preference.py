@@ -48,8 +48,8 @@ def preferences(stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulu
 
     Returns
     -------
-    One row a unit: `preference` (a key of `CRITERIA`, or "unclear") and `<label>_index` for each label, -1 to 1, NaN where nothing of it
-    drives the unit.
+    One row a unit: `preference` (a key of `CRITERIA`, or "unclear"), `<label>_index` for each label, -1 to 1, NaN where nothing of it
+    drives the unit, and `<label>_least`, the criterion.
     """
     driven = np.maximum(above_blank(stimuli, answers), 0)
 
@@ -74,9 +74,8 @@ def preferences(stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulu
     labels = [
         label({name: float(index[unit]) for name, index in indices.items() if enough[name][unit]}) for unit in range(answers.shape[1])
     ]
-    evidence = {
-        f"{name}_index": Column(f"{MEANINGS[name]}; the label needs at least {CRITERIA[name]}", index) for name, index in indices.items()
-    }
+    evidence = {f"{name}_index": Column(MEANINGS[name], index) for name, index in indices.items()}
+    least = {f"{name}_least": Column(f"least {name}_index for the label", np.full(len(labels), value)) for name, value in CRITERIA.items()}
     meaning = (
         f"one of {', '.join(CRITERIA)}, or '{UNCLEAR}' where none passes its criterion by a clear margin with images that drive the unit"
     )
@@ -84,6 +83,7 @@ def preferences(stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulu
         UNIT: Column("the unit", np.arange(len(labels))),
         "preference": Column(meaning, np.array(labels)),
         **evidence,
+        **least,
     })
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from nwb_compact.interpretation.tables import UNIT, Column, Table
+from nwb_compact.progress import Advance, silent
 from nwb_compact.results import IMAGE_PX
 
 Answers = Callable[[UInt8[np.ndarray, "image 112 112 3"], Sequence[int]], Float[np.ndarray, "image chosen"]]
@@ -17,6 +18,8 @@ Answers = Callable[[UInt8[np.ndarray, "image 112 112 3"], Sequence[int]], Float[
 
 PLACES = 8
 """Places a side that are covered in turn, each 14 px wide."""
+NEAR_PX = 4.0
+"""Receptive fields are taken as this near to each other at least, so that units nearby see the same images, drawn once."""
 SOFT_PX = 4.0
 """Over how many pixels a cover fades out, so that it brings no edge of its own."""
 
@@ -59,6 +62,34 @@ def receptive_fields(answers: Answers, n_units: int, images: UInt8[np.ndarray, "
         "rf_map": Column("share of the mean squared change of the answer when a place is covered (row column)",
                          share.reshape(n_units, PLACES, PLACES)),
     })
+
+
+def shown_at_fields(
+    answers: Answers, receptive_fields: Table, draw: Callable[[float, float], UInt8[np.ndarray, "stimulus 112 112 3"]], *,
+    advance: Advance = silent,
+) -> Float[np.ndarray, "stimulus unit"]:
+    """What every unit answers to images that are made for the place where it looks.
+
+    Parameters
+    ----------
+    answers
+        The model.
+    receptive_fields
+        From `receptive_fields`; a unit without one is shown images made for the middle.
+    draw
+        Images for a place, pixels downwards and to the right of the centre of an image.
+    advance
+        Told of units.
+    """
+    centre = np.stack([receptive_fields["rf_row_px"], receptive_fields["rf_column_px"]], axis=1)
+    near = np.rint(np.nan_to_num(centre) / NEAR_PX).astype(int)
+    found = []
+    for place in np.unique(near, axis=0):
+        units = np.flatnonzero((near == place).all(axis=1))
+        found.append((units, answers(draw(*(place * NEAR_PX).tolist()), units.tolist())))
+        advance(len(units))
+    order = np.argsort(np.concatenate([units for units, _ in found]))
+    return np.concatenate([of_units for _, of_units in found], axis=1)[:, order]
 
 
 def covered(images: UInt8[np.ndarray, "image 112 112 3"], place: int) -> UInt8[np.ndarray, "image 112 112 3"]:

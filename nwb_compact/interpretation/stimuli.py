@@ -28,6 +28,8 @@ DIRECTIONS_DEG = tuple(22.5 * step for step in range(16))
 WAVELENGTHS_PX = (5.0, 7.0, 10.0, 14.0, 20.0)
 PHASES_DEG = (0.0, 90.0, 180.0, 270.0)
 DOT_PX = (4.0, 6.0, 8.0, 10.0, 12.0, 16.0, 20.0, 24.0, 32.0, 40.0, 48.0, 64.0)
+CONTRASTS = (0.125, 0.25, 0.5, 0.75, 1.0)
+"""Shares of RMS_CONTRAST."""
 SURROUND_PX = (8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0)
 POLARITIES = (1.0, -1.0)
 OFFSETS_PX = (-24.0, -12.0, 0.0, 12.0, 24.0)
@@ -60,15 +62,17 @@ class Stimulus:
     row_offset_px: float = 0.0
     """Of a single element from the centre of the receptive field, downwards; the next one to the right."""
     column_offset_px: float = 0.0
+    contrast: float = 1.0
+    """Share of the full contrast of its family."""
 
 
 def battery() -> tuple[Stimulus, ...]:
-    """All made images, about 650; `drawn` draws them.
+    """All made images, about 690; `drawn` draws them.
 
     Examples
     --------
     >>> sorted({stimulus.family for stimulus in battery()})
-    ['angle', 'bar', 'blank', 'colour', 'curve', 'dot', 'edge', 'grating', 'lines', 'surround']
+    ['angle', 'bar', 'blank', 'colour', 'contrast', 'curve', 'dot', 'edge', 'grating', 'lines', 'surround']
     """
     return tuple(_all())
 
@@ -86,6 +90,7 @@ def columns_of(stimuli: Sequence[Stimulus]) -> dict[str, Column]:
         "second_orientation_deg": "of crossed lines, degrees",
         "row_offset_px": "downwards from the centre of the receptive field, pixels",
         "column_offset_px": "to the right, pixels",
+        "contrast": "share of the full contrast of its family",
     }
     return {item.name: Column(meanings[item.name], np.array([getattr(stimulus, item.name) for stimulus in stimuli]))
             for item in fields(Stimulus)}
@@ -112,7 +117,7 @@ def drawn(stimuli: Sequence[Stimulus], row_px: float = 0.0, column_px: float = 0
     for image, stimulus in zip(images, stimuli, strict=True):
         down = (place - row_px - stimulus.row_offset_px)[:, None]
         right = (place - column_px - stimulus.column_offset_px)[None, :]
-        opacity = _DRAW[stimulus.family](stimulus, *np.broadcast_arrays(-down, right))
+        opacity = stimulus.contrast * _DRAW[stimulus.family](stimulus, *np.broadcast_arrays(-down, right))
         added = np.array(COLOURS[stimulus.colour]) if stimulus.colour in COLOURS else np.full(3, GREY * CONTRAST)
         image[:] = np.clip(np.rint(GREY + opacity[:, :, None] * added), 0, 255)
     return images
@@ -133,6 +138,8 @@ def _stripes() -> Iterator[Stimulus]:
         yield Stimulus("grating", orientation, wavelength, phase, APERTURE_PX, colour=colour)
     for orientation, wavelength, size in product(ORIENTATIONS_DEG[::3], (7.0, 14.0), SURROUND_PX):
         yield Stimulus("surround", orientation, wavelength, 0.0, size)
+    for orientation, wavelength, contrast in product(ORIENTATIONS_DEG[::3], (7.0, 14.0), CONTRASTS):
+        yield Stimulus("contrast", orientation, wavelength, 0.0, APERTURE_PX, contrast=contrast)
     for first, turn, wavelength in product(ORIENTATIONS_DEG[::2], (45.0, 90.0), (5.0, 7.0, 10.0)):
         yield Stimulus("lines", first, wavelength, size_px=APERTURE_PX, second_orientation_deg=(first + turn) % 180)
     for direction in DIRECTIONS_DEG:
@@ -218,6 +225,6 @@ def _blank(_: Stimulus, up: Plane, right: Plane) -> Plane:
 
 
 _DRAW: Mapping[str, Callable[[Stimulus, Plane, Plane], Plane]] = {
-    "blank": _blank, "grating": _grating, "surround": _grating, "edge": _edge, "bar": _bar, "dot": _dot, "curve": _curve, "angle": _angle,
-    "lines": _lines, "colour": _dot,
+    "blank": _blank, "grating": _grating, "surround": _grating, "contrast": _grating, "lines": _lines, "edge": _edge, "bar": _bar,
+    "dot": _dot, "curve": _curve, "angle": _angle, "colour": _dot,
 }

@@ -12,9 +12,7 @@ its RMS, blurred by 1 px; it blurs the image by 1 px each 50 steps and keeps the
   less in them than luminance, as it varies less in natural images. Images made so drive other models of the same neuron more.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -23,13 +21,11 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from nwb_compact import progress
+from nwb_compact.config import Interpret
 from nwb_compact.interpretation.open_student import OpenStudent, open_student
-from nwb_compact.interpretation.tables import UNIT, Column, Table, stacked
-from nwb_compact.reliability import correlation
 from nwb_compact.results import StudentWeights
 from nwb_compact.streaming import as_tensor
-from nwb_compact.student import IMAGE_PX, predict
+from nwb_compact.student import IMAGE_PX
 
 NOISE = (128.0, 178.0)
 """Grey levels between which the noise lies that an image starts from (the study's)."""
@@ -43,41 +39,9 @@ SHIFT_SEED = 0
 Images = Float32[Tensor, "image 3 112 112"]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How many images are made for each unit, and how."""
-
-    maximizing: int = 2
-    """Images in colour, each from noise of its own."""
-    maximizing_grey: int = 1
-    minimizing: int = 2
-    adversarial: int = 2
-    """Natural images that are changed, once upwards and once downwards."""
-    steps: int = 100
-    """The study: 1,000."""
-    first_step: float = 20.0
-    """RMS of the first step, grey levels. The study: 10 for all steps, before the blur."""
-    last_step: float = 1.0
-    blur_px: float = 1.0
-    """SD of the Gaussian that blurs gradients and images; the study's."""
-    blur_every: int = 25
-    """Steps from one blur of the image to the next. The study: 50."""
-    growing_share: float = 0.5
-    """Share of the steps in which contrast grows."""
-    shift_px: int = 2
-    """Most by which an image is shifted before a gradient is taken, down or up and right or left. The study: 0."""
-    chroma: float = 0.3
-    """Weight of the part of a gradient that changes colour against the part that changes luminance. The study: 1."""
-    adversarial_budget: float = 10.0
-    """Mean absolute change of an adversarial image, grey levels (the study's)."""
-    adversarial_steps: int = 30
-    adversarial_first_step: float = 4.0
-    """RMS, grey levels."""
-
-
 def synthesise(
     student: StudentWeights, direction: Integer[np.ndarray, "image"], is_grey: Bool[np.ndarray, "image"],
-    seed: Integer[np.ndarray, "image"], settings: Settings, *, mean_level: float, contrast: float,
+    seed: Integer[np.ndarray, "image"], settings: Interpret, *, mean_level: float, contrast: float,
 ) -> UInt8[np.ndarray, "image 112 112 3"]:
     """Images that a student answers most or least, at the mean and the contrast of natural images.
 
@@ -102,8 +66,8 @@ def synthesise(
 
     Examples
     --------
-    >>> from nwb_compact.student import example_student
-    >>> student, few = example_student(), Settings(steps=10)
+    >>> from nwb_compact.student import example_student, predict
+    >>> student, few = example_student(), Interpret(steps=10)
     >>> images = synthesise(student, np.array([1, -1]), np.zeros(2, bool), np.zeros(2, int), few, mean_level=110.0, contrast=40.0)
     >>> most, least = predict(student, images)
     >>> bool(most > least), images.std(axis=(1, 2, 3)).round().tolist()
@@ -123,7 +87,7 @@ def synthesise(
 
 
 def adversarial(
-    student: StudentWeights, images: UInt8[np.ndarray, "image 112 112 3"], direction: Integer[np.ndarray, "image"], settings: Settings,
+    student: StudentWeights, images: UInt8[np.ndarray, "image 112 112 3"], direction: Integer[np.ndarray, "image"], settings: Interpret,
 ) -> UInt8[np.ndarray, "image 112 112 3"]:
     """Images changed a little, so that a student answers them more or less (projected gradient: Madry et al. 2018).
 
@@ -153,91 +117,11 @@ def adversarial(
     return _within_budget(images, change, settings.adversarial_budget)
 
 
-def synthesised_images(
-    students: Sequence[StudentWeights], natural: UInt8[np.ndarray, "natural 112 112 3"], settings: Settings, *, seed: int,
-    advance: progress.Advance = progress.silent,
-) -> tuple[Table, Table]:
-    """Maximizing, minimizing and adversarial images of each unit.
-
-    Parameters
-    ----------
-    students
-        One a unit.
-    natural
-        Some tens of natural images: maximizing and minimizing images have their average mean and contrast, and those of them whose answers
-        are nearest to the unit's median are the ones that are changed.
-    settings
-        How many images of each kind, and how.
-    seed
-        Of the first image of each kind that starts from noise; those of the others follow it.
-    advance
-        Told of each unit.
-
-    Returns
-    -------
-    The images, and for each unit how alike its maximizing images are: where `seed_similarity` is high, one pattern in one place drives it;
-    where it is low, several patterns do, or one in several places: pixels of stripes moved by a quarter of a period are not correlated.
-    """
-    mean_level, contrast = float(natural.mean()), float(natural.std(axis=(1, 2, 3)).mean())
-    tables = []
-    for unit, student in enumerate(students):
-        from_noise = _from_noise(unit, student, settings, seed, mean_level, contrast)
-        tables += [from_noise, _from_natural(unit, student, natural, settings)]
-        advance()
-    images = stacked(tables)
-    meaning = (
-        "mean Pearson correlation, over pixels and channels, of pairs of these images; NaN where fewer than two are answered more than "
-        "the noise they started from"
-    )
-    similarity = np.array([_seed_similarity(images, unit) for unit in range(len(students))])
-    return images, Table("How alike the maximizing images in colour are that started from different noise", {
-        UNIT: Column("row of the unit in the run", np.arange(len(students))),
-        "seed_similarity": Column(meaning, similarity),
-    })
-
-
-def _from_noise(unit: int, student: StudentWeights, settings: Settings, seed: int, mean_level: float, contrast: float) -> Table:
-    n = [settings.maximizing, settings.maximizing_grey, settings.minimizing]
-    kind, is_grey = np.repeat(["maximizing", "maximizing", "minimizing"], n), np.repeat([False, True, False], n)
-    seeds = seed + np.concatenate([np.arange(of_kind) for of_kind in n])
-    direction = np.where(kind == "maximizing", 1, -1)
-    made = synthesise(student, direction, is_grey, seeds, settings, mean_level=mean_level, contrast=contrast)
-    start = _as_images(_matched(_noise(is_grey, seeds), mean_level, FAINT_CONTRAST))
-    return _table(unit, student, kind, is_grey, seeds, np.full(len(kind), -1), start, made)
-
-
-def _from_natural(unit: int, student: StudentWeights, natural: UInt8[np.ndarray, "natural 112 112 3"], settings: Settings) -> Table:
-    answers = predict(student, natural)
-    ordinary = np.argsort(np.abs(answers - np.median(answers)), kind="stable")[: settings.adversarial]
-    rows, direction = np.tile(ordinary, 2), np.repeat([1, -1], len(ordinary))
-    kind = np.where(direction == 1, "adversarial-up", "adversarial-down")
-    made = adversarial(student, natural[rows], direction, settings)
-    return _table(unit, student, kind, np.zeros(len(rows), bool), np.full(len(rows), -1), rows, natural[rows], made)
-
-
-def _table(
-    unit: int, student: StudentWeights, kind: Shaped[np.ndarray, "image"], is_grey: Bool[np.ndarray, "image"],
-    seed: Integer[np.ndarray, "image"], start_row: Integer[np.ndarray, "image"], start: UInt8[np.ndarray, "image 112 112 3"],
-    made: UInt8[np.ndarray, "image 112 112 3"],
-) -> Table:
-    spikes = "expected spikes in the counting window"
-    return Table("Images made to drive or to silence each unit's student", {
-        UNIT: Column("row of the unit in the run", np.full(len(made), unit)),
-        "kind": Column("maximizing, minimizing, adversarial-up or adversarial-down", kind),
-        "is_grey": Column("red, green and blue were kept equal", is_grey),
-        "seed": Column("of the noise it started from; -1: it started from a natural image", seed),
-        "start_row": Column("which of the natural images it started from; -1: noise", start_row),
-        "image": Column("RGB, 0 to 255", made),
-        "answer": Column(f"of the student, {spikes}", predict(student, made)),
-        "start_answer": Column(f"of the student to the image it started from, {spikes}", predict(student, start)),
-    })
-
-
-def _seed_similarity(images: Table, unit: int) -> float:
-    driven = (images["kind"] == "maximizing") & ~images["is_grey"] & (images["answer"] > images["start_answer"])
-    pixels = images["image"][driven & (images[UNIT] == unit)].reshape(-1, 3 * IMAGE_PX**2).T.astype(float)
-    pairs = np.array(list(combinations(range(pixels.shape[1]), 2)))
-    return float(correlation(pixels[:, pairs[:, 0]], pixels[:, pairs[:, 1]]).mean()) if len(pairs) else float("nan")
+def faint_noise(
+    is_grey: Bool[np.ndarray, "image"], seed: Integer[np.ndarray, "image"], mean_level: float
+) -> UInt8[np.ndarray, "image 112 112 3"]:
+    """What `synthesise` starts from."""
+    return _as_images(_matched(_noise(is_grey, seed), mean_level, FAINT_CONTRAST))
 
 
 def _steps(first: float, last: float, n: int, shift_px: int) -> Iterator[tuple[float, Integer[np.ndarray, "2"]]]:

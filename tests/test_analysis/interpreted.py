@@ -14,6 +14,7 @@ from nwb_compact.results import Results, StudentWeights
 
 WIDTHS = (6, 5, 4, 3, 2)
 DOT_PX = (4.0, 12.0, 32.0)
+CONTRASTS = (0.25, 0.5, 1.0)
 BLANK = 0.5
 LEAST = {"colour": 0.2, "edge": 0.5, "curvature": 0.4, "dot": 0.33, "texture": 0.45}
 STEPS = (("none", 0.0), ("noise", 4.0), ("noise", 32.0), ("blur", 1.0), ("blur", 4.0), ("contrast", 0.5), ("luminance", -40.0),
@@ -56,6 +57,11 @@ def example_tables(units: Sequence[int] = (0, 2), seed: int = 0) -> dict[str, Ta
         "tuning": table(unit=units, osi=np.full(n, 0.8), f1_f0=np.full(n, 0.1), dot_px=np.full(n, 12.0), size_suppression=np.full(n, 0.6),
                         surround_suppression=np.full(n, 0.3), curve_selectivity=np.full(n, 0.2)),
         "preferences": _preferences(units),
+        "field_maps": table(unit=units, gradient_map=rng.uniform(0, 1, (n, 28, 28)), sparse_bright=rng.normal(size=(n, 14, 14)),
+                            sparse_dark=rng.normal(size=(n, 14, 14))),
+        "structure": table(unit=units, natural_answer=np.full(n, 3.0), scrambled_answer=np.full(n, 1.0),
+                           structure_modulation=np.full(n, 0.5)),
+        "near_pairs": table(unit=units, near_r2=np.full(n, 0.2), any_r2=np.full(n, 0.4)),
         "robustness": table(change=[change for change, _ in STEPS], level=[level for _, level in STEPS],
                             r2=rng.uniform(0, 0.5, (len(STEPS), n)), answer_r2=rng.uniform(0.5, 1, (len(STEPS), n))),
         **_networks(units, rng),
@@ -103,8 +109,8 @@ def _changed(found: Table, rows: np.ndarray) -> Table:
 
 def _preferences(units: Sequence[int]) -> Table:
     index = {"colour": -0.5, "edge": 0.6, "curvature": np.nan, "dot": 0.7, "texture": 0.1}
-    columns = {f"{name}_index": Column(f"meaning; the label needs at least {LEAST[name]}", np.full(len(units), value))
-               for name, value in index.items()}
+    columns = {f"{name}_index": Column("", np.full(len(units), value)) for name, value in index.items()}
+    columns |= {f"{name}_least": Column("", np.full(len(units), LEAST[name])) for name in index}
     labels = Column("", np.array(["dot" if unit == 0 else "unclear" for unit in units]))
     return Table("", {"unit": Column("", np.array(units)), "preference": labels, **columns})
 
@@ -121,10 +127,13 @@ def _probes(units: Sequence[int], rng: np.random.Generator) -> Table:
     rows += [("colour", nan, nan, nan, size, nan, colour, 0.0) for colour in ("red", "green", "blue", "yellow", "white", "black")
              for size in (24.0, 56.0)]
     rows += [(family, 0.0, nan, nan, 16.0, nan, "grey", 0.0) for family in ("lines", "edge", "bar", "angle")]
+    rows += [("contrast", 45.0, 7.0, 0.0, 64.0, nan, "grey", 0.0) for _ in CONTRASTS]
     names = ("family", "orientation_deg", "wavelength_px", "phase_deg", "size_px", "polarity", "colour", "row_offset_px")
     stimuli = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
     answers = [[_likes_dots(row) for row in rows] if unit == 0 else rng.gamma(2.0, 1.0, len(rows)) for unit in units]
-    return table(**stimuli, column_offset_px=np.zeros(len(rows)), student=np.transpose(answers).astype(np.float32))
+    contrast = np.ones(len(rows))
+    contrast[np.array(stimuli["family"]) == "contrast"] = CONTRASTS
+    return table(**stimuli, contrast=contrast, column_offset_px=np.zeros(len(rows)), student=np.transpose(answers).astype(np.float32))
 
 
 def _likes_dots(row: tuple) -> float:

@@ -38,14 +38,15 @@ def interpreted(n_units: int, nan_units: tuple[int, ...] = (), seed: int = 0) ->
         values[missing] = np.nan
         return values
 
-    indices = {f"{name}_index": Column(f"made up; the label needs at least {CRITERIA[name]}", drawn(-1, 1)) for name in LABELS}
+    indices = {f"{name}_index": drawn(-1, 1) for name in LABELS}
+    least = {f"{name}_least": [CRITERIA[name]] * n_units for name in LABELS}
     preferred = np.where(missing, "unclear", rng.choice([*LABELS, "unclear"], n_units))
     cka = drawn(0, 1, 5, n_units).transpose(1, 0, 2)
     cka = np.clip((cka + cka.transpose(0, 2, 1)) / 2, None, 1).astype(np.float32)
     filters, made = np.repeat(unit, 20), np.repeat(unit, len(KINDS))
     steps = [("none", 0.0), *((change, level) for change, levels in CHANGES.items() for level in levels)]
     return {
-        "preferences": Table("", {**table(unit=unit, preference=preferred).columns, **indices}),
+        "preferences": table(unit=unit, preference=preferred, **indices, **least),
         "tuning": table(unit=unit, osi=drawn(0, 1), f1_f0=drawn(0, 3), dot_px=2.0 ** np.round(drawn(2, 6)), size_suppression=drawn(0, 1),
                         surround_suppression=drawn(0, 1)),
         "receptive_fields": table(unit=unit, rf_diameter_px=drawn(10, 130)),
@@ -151,8 +152,8 @@ def test_tables_are_named_and_worded_as_the_figures_expect(close_figures):
 
 
 def test_labels_are_counted_and_their_units_are_blue_in_their_own_column(close_figures):
-    index = {name: Column("the label needs at least 0.4", np.array([0.5, np.nan, 0.6])) for name in ("edge_index", "dot_index")}
-    found = Table("", {"preference": Column("", np.array(["dot", "unclear", "edge"])), **index})
+    index, least = [0.5, np.nan, 0.6], [0.4] * 3
+    found = table(preference=["dot", "unclear", "edge"], edge_index=index, dot_index=index, edge_least=least, dot_least=least)
     assert [bar.get_width() for bar in physiology_figures.plot_preferences(found).patches] == [1, 1, 1]
     ax = physiology_figures.plot_preference_indices(found)
     edge, dot = (part for part in ax.collections if isinstance(part, PathCollection))

@@ -73,6 +73,22 @@ def test_surround_suppression_is_of_the_best_grating():
     assert indices_of(unit)["surround_suppression"] == pytest.approx(0.6)
 
 
+@pytest.mark.parametrize(("curve", "expected"), [
+    (lambda c: c, 0.5),
+    (lambda c: min(c / 0.25, 1.0), 0.125),  # full from a quarter on
+    (lambda c: c**2 / (c**2 + 0.3**2), (0.5 / (1 + 0.3**2) - 0.0625 / 0.1525) / (0.25 / 0.34 - 0.0625 / 0.1525) * 0.25 + 0.25),
+])
+def test_half_of_the_full_contrast_is_that_of_the_best_grating(curve, expected):
+    def unit(s):
+        return 6 * curve(s.contrast) * (1.0 if s.orientation_deg == 45 else 0.3 * s.contrast) if s.family == "contrast" else 0.0
+
+    assert indices_of(unit)["c50"] == pytest.approx(expected)
+
+
+def test_a_unit_that_no_contrast_drives_has_no_c50():
+    assert np.isnan(indices_of(lambda s: float(s.family == "dot"))["c50"])
+
+
 def test_the_side_that_curves_face():
     def unit(s):
         is_best = s.family == "curve" and s.size_px == 16 and s.polarity == 1

@@ -3,32 +3,16 @@ from functools import cache
 import numpy as np
 import pytest
 
-from nwb_compact.interpretation.synthesis import Settings, adversarial, synthesise, synthesised_images
-from nwb_compact.results import StudentWeights
+from nwb_compact.config import Interpret
+from nwb_compact.interpret import of_unit
+from nwb_compact.interpretation.made_images import made_images
+from nwb_compact.interpretation.synthesis import adversarial, synthesise
+from nwb_compact.interpretation.tables import stacked
 from nwb_compact.student import example_student, predict
+from tests.test_interpretation.students import BLUE, LEFT, RED, RIGHT, half_student, with_readout
 
-FEW = Settings(steps=30, adversarial_steps=10, blur_every=10)
+FEW = Interpret(steps=30, adversarial_steps=10, blur_every=10)
 MEAN, CONTRAST = 110.0, 45.0
-RED, BLUE = 0, 2
-LEFT, RIGHT = slice(8, 48), slice(64, 104)
-"""Columns well inside either half."""
-
-
-def half_student(channel=RED, dtype=np.float32):
-    """Answers the mean of a channel in the left half minus that in the right half: each filter is the mean of 25 pixels."""
-    square = np.full((1, 5, 5), 1 / 25, dtype)
-    arrays = {"input.mean": np.zeros(3, dtype), "layer1.kernel": np.zeros((1, 3, 5, 5), dtype), "layer1.bias": np.zeros(1, dtype)}
-    arrays["layer1.kernel"][0, channel, 2, 2] = 1
-    for layer in range(2, 6):
-        arrays |= {f"layer{layer}.depthwise": square, f"layer{layer}.pointwise": np.ones((1, 1), dtype),
-                   f"layer{layer}.bias": np.zeros(1, dtype)}
-    weight = np.zeros((1, 28, 28), dtype)
-    weight[..., :14], weight[..., 14:] = 1 / 392, -1 / 392
-    return StudentWeights(arrays | {"readout.weight": weight, "readout.bias": np.zeros(1, dtype)})
-
-
-def with_readout(student, factor):
-    return StudentWeights(student.arrays | {"readout.weight": student.arrays["readout.weight"] * np.float32(factor)})
 
 
 def step_of(images, channel):
@@ -92,7 +76,7 @@ def test_shifts_move_nothing_on_average():
     """Shifted or not, the edge between the bright and the dark half lies at the same place, to half a pixel."""
     edges = []
     for shift_px in (0, 2):
-        settings = Settings(shift_px=shift_px, steps=40)
+        settings = Interpret(shift_px=shift_px, steps=40)
         made = synthesise(half_student(), np.array([1]), np.array([True]), np.array([0]), settings, mean_level=MEAN, contrast=CONTRAST)
         falling = made[0, :, 45:70, 0].mean(axis=0)
         edges.append(np.interp(-MEAN, -falling, np.arange(45, 70)))
@@ -111,7 +95,7 @@ def test_an_image_depends_on_its_own_seed_alone():
     student = half_student()
     alone = synthesise(student, np.array([1]), np.array([False]), np.array([3]), FEW, mean_level=MEAN, contrast=CONTRAST)
     assert np.abs(alone.astype(int) - made_for_red()[:1]).max() <= 1
-    faint = Settings(steps=1)
+    faint = Interpret(steps=1)
     one, other = synthesise(student, np.array([1, 1]), np.array([False] * 2), np.array([3, 4]), faint, mean_level=MEAN, contrast=CONTRAST)
     assert np.corrcoef(one.ravel(), other.ravel())[0, 1] < 0.9
 
@@ -120,7 +104,7 @@ def test_more_steps_than_a_few_gain_little():
     """So that the default of steps is enough for a student whose filters are many and random."""
     student = example_student((6, 6, 6, 6, 4), seed=3)
     answers = [
-        predict(student, synthesise(student, np.array([1]), np.array([False]), np.array([0]), Settings(steps=steps), mean_level=MEAN,
+        predict(student, synthesise(student, np.array([1]), np.array([False]), np.array([0]), Interpret(steps=steps), mean_level=MEAN,
                                     contrast=CONTRAST))[0]
         for steps in (8, 100, 200)
     ]
@@ -133,7 +117,7 @@ def test_more_steps_than_a_few_gain_little():
 def test_a_change_stays_within_its_budget_and_moves_the_answer(budget):
     student, direction = half_student(), np.array([1, 1, -1, -1])
     start = natural()[[0, 1, 0, 1]]
-    made = adversarial(student, start, direction, Settings(adversarial_budget=budget, adversarial_steps=10))
+    made = adversarial(student, start, direction, Interpret(adversarial_budget=budget, adversarial_steps=10))
     change = np.abs(made.astype(int) - start).mean(axis=(1, 2, 3))
     assert (change <= budget).all()
     moved = direction * (predict(student, made) - predict(student, start))
@@ -156,7 +140,9 @@ def test_images_at_the_end_of_the_scale_do_not_wrap(level):
 @cache
 def run():
     student = half_student()
-    return synthesised_images([with_readout(student, 0), student, with_readout(student, np.nan)], natural(), FEW, seed=5)
+    students = [with_readout(student, 0), student, with_readout(student, np.nan)]
+    of_each = [[of_unit(found, unit) for found in made_images(one, natural(), FEW, seed=5)] for unit, one in enumerate(students)]
+    return [stacked(tables) for tables in zip(*of_each, strict=True)]
 
 
 def test_each_unit_has_all_kinds_with_their_answers():
@@ -204,14 +190,12 @@ def test_students_that_answer_nothing_give_nan_and_leave_the_others_alone():
     for first in (0, 18):
         rows = images["start_row"][first + 5 : first + 9]
         np.testing.assert_array_equal(images["image"][first + 5 : first + 9], natural()[rows])
-    alone, _ = synthesised_images([half_student()], natural(), FEW, seed=5)
+    alone, _ = made_images(half_student(), natural(), FEW, seed=5)
     np.testing.assert_array_equal(alone["image"], images["image"][9:18])
 
 
 def test_kinds_can_be_left_out():
-    settings = Settings(maximizing=1, maximizing_grey=0, minimizing=0, adversarial=0, steps=2)
-    told = []
-    images, similarity = synthesised_images([half_student()], natural(), settings, seed=0, advance=lambda n=1, note="": told.append(n))
+    settings = Interpret(maximizing=1, maximizing_grey=0, minimizing=0, adversarial=0, steps=2)
+    images, similarity = made_images(half_student(), natural(), settings, seed=0)
     assert images["kind"].tolist() == ["maximizing"]
     assert np.isnan(similarity["seed_similarity"]).all()
-    assert told == [1]

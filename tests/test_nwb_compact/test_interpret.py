@@ -8,7 +8,6 @@ from click.testing import CliRunner
 
 from nwb_compact import interpret
 from nwb_compact.cli import main
-from nwb_compact.interpretation.synthesis import Settings
 from nwb_compact.nwb_interpretation import read_interpretation
 from nwb_compact.nwb_results import write_results
 from nwb_compact.nwb_session import write_session
@@ -16,11 +15,24 @@ from nwb_compact.results import StudentWeights, example_results
 from nwb_compact.simulate import simulate_session
 from nwb_compact.student import example_student
 
-FEW = Settings(maximizing=2, maximizing_grey=1, minimizing=1, adversarial=1, steps=3, adversarial_steps=2)
+FEW = """
+field_images = 4
+similarity_images = 8
+ablation_images = 6
+robustness_images = 6
+scrambled_images = 4
+extremes = 3
+maximizing = 2
+maximizing_grey = 1
+minimizing = 1
+adversarial = 1
+steps = 3
+adversarial_steps = 2
+"""
 TABLES = {
     "receptive_fields", "probes", "tuning", "preferences", "consolidation", "consolidation_test", "similarity", "similarity_test",
     "output_similarity", "early_filters", "early_filter_clusters", "ablation", "circuit_filters", "circuit_connections", "circuits",
-    "made_images", "made_image_similarity", "natural_images", "natural_answers", "robustness",
+    "made_images", "made_image_similarity", "natural_images", "natural_answers", "robustness", "field_maps", "structure", "near_pairs",
 }
 
 
@@ -40,17 +52,14 @@ def fitted(tmp_path_factory):
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(interpret, "Settings", lambda: FEW)
-    for name, value in {"FIELD_IMAGES": 4, "SIMILARITY_IMAGES": 8, "ABLATION_IMAGES": 6, "ROBUSTNESS_IMAGES": 6, "EXTREMES": 3}.items():
-        monkeypatch.setattr(interpret, name, value)
+def run(tmp_path):
+    """The command with few images and steps."""
+    few = tmp_path / "few.toml"
+    few.write_text(FEW)
+    return lambda *arguments: CliRunner().invoke(main, ["interpret", "--config", str(few), *map(str, arguments), "--quiet"])
 
 
-def run(*arguments):
-    return CliRunner().invoke(main, ["interpret", *map(str, arguments), "--quiet"])
-
-
-def test_every_finding_is_written_for_every_unit_and_a_constant_student_disturbs_none(fitted, quick, tmp_path):
+def test_every_finding_is_written_for_every_unit_and_a_constant_student_disturbs_none(fitted, run, tmp_path):
     done = run(fitted, "--export", tmp_path / "images")
     assert done.exit_code == 0, done.output
     assert "3 units interpreted" in done.output
@@ -69,7 +78,7 @@ def test_every_finding_is_written_for_every_unit_and_a_constant_student_disturbs
     assert not list(fitted.parent.glob(".session*")), "the work folder is gone"
 
 
-def test_some_units_only(fitted, quick):
+def test_some_units_only(fitted, run):
     names = example_names(fitted)
     done = run(fitted, "--units", names[2], names[0])
     assert done.exit_code == 0, done.output
@@ -85,7 +94,7 @@ def example_names(path):
     return read_results(path)[0].unit_name
 
 
-def test_same_seed_same_tables(fitted, quick):
+def test_same_seed_same_tables(fitted, run):
     names = example_names(fitted)
     found = []
     for seed in (1, 1, 2):
@@ -101,8 +110,9 @@ def test_same_seed_same_tables(fitted, quick):
     (["--units", "unit-01"], "found no unit 'unit-01'"),
     (["--run", "examples"], "no run 'examples'"),
     (["--resume"], "no stopped"),
+    (["--config", "no such.toml"], "expected a readable TOML file"),
 ])
-def test_bad_input_is_one_line(fitted, quick, arguments, says):
+def test_bad_input_is_one_line(fitted, run, arguments, says):
     before = fitted.read_bytes()
     done = run(fitted, *arguments)
     assert done.exit_code == 1
@@ -112,7 +122,7 @@ def test_bad_input_is_one_line(fitted, quick, arguments, says):
     assert fitted.read_bytes() == before
 
 
-def test_a_file_without_a_run_or_without_pixels(tmp_path, quick):
+def test_a_file_without_a_run_or_without_pixels(tmp_path, run):
     session = simulate_session(n_units=2, n_images=20, n_repeats=2, seed=0)
     write_session(session, tmp_path / "bare.nwb")
     done = run(tmp_path / "bare.nwb")
@@ -120,7 +130,7 @@ def test_a_file_without_a_run_or_without_pixels(tmp_path, quick):
     assert "no fitted run" in done.output
 
 
-def test_what_was_stopped_goes_on(fitted, quick, monkeypatch):
+def test_what_was_stopped_goes_on(fitted, run, monkeypatch):
     calls = []
     whole = interpret.similarity
 
