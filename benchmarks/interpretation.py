@@ -2,6 +2,7 @@
 
     python benchmarks/interpretation.py labels [--seeds 20]
     python benchmarks/interpretation.py images SESSION.nwb [--run RUN] [--pool 5000]
+    python benchmarks/interpretation.py detectors MODELS.nwb [--run RUN] [--threads 2]
 
 labels: a dot, an edge, a colour, a curvature and a texture neuron of each seed are shown the battery themselves; how many get the label of
 what they are wired for. Exit status 1 unless all dot, edge, colour and curvature neurons do.
@@ -9,17 +10,27 @@ what they are wired for. Exit status 1 unless all dot, edge, colour and curvatur
 images: the made images of an interpreted run of a session that `nwb-compact simulate` wrote, shown to the true neurons. Exit status 1
 unless at least 90 % of the neurons answer their best maximizing image more than the best of `--pool` natural images, as many answer their
 minimizing one less than the median of these, and 80 % of the adversarial images move the true neuron the way they should.
+
+detectors: of all students of a run (the published models: `nwb-compact convert cowley-v4-models`), those that select small dots, and how
+necessary the filters of each layer are for that. Exit status 1 unless there is one that the study describes: a filter of its layer 4 is
+necessary (index of at least 0.75), and none of its layer 3 (all below 0.25). The study counts kernels, so its filter k of layer 4 is the
+one that gives our map k of layer 3.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
 
 from nwb_compact.images import as_rgb
+from nwb_compact.interpret import size_curve
+from nwb_compact.interpretation.ablation import answers_without_each, filters, size_index
 from nwb_compact.interpretation.physiology import probed, tuning
 from nwb_compact.interpretation.preference import preferences
 from nwb_compact.interpretation.receptive_field import receptive_fields
@@ -29,7 +40,9 @@ from nwb_compact.nwb_interpretation import read_interpretation
 from nwb_compact.nwb_results import read_results
 from nwb_compact.nwb_session import open_session
 from nwb_compact.simulated_neurons import LATER_ROLES, Neuron, expected_counts, neurons_from_wiring, simulated_neurons
+from nwb_compact.student import N_LAYERS, predict_all
 
+LEAST_SUPPRESSION, LARGEST_DOT_PX = 0.5, 24.0
 MUST_BE_RIGHT = ("dot", "edge", "colour", "curvature")
 FIELD_IMAGES, FIELD_SEED = 6, 5
 POOL_SEED = 10_001
@@ -48,6 +61,11 @@ def main() -> None:
     of_images.add_argument("--run")
     of_images.add_argument("--pool", type=int, default=5000)
     of_images.set_defaults(measure=made_images)
+    of_detectors = commands.add_parser("detectors")
+    of_detectors.add_argument("session", type=Path)
+    of_detectors.add_argument("--run")
+    of_detectors.add_argument("--threads", type=int, default=2)
+    of_detectors.set_defaults(measure=detectors)
     wanted = parser.parse_args()
     sys.exit(0 if wanted.measure(wanted) else 1)
 
@@ -105,6 +123,37 @@ def made_images(wanted: argparse.Namespace) -> bool:
           f"minimizing ones below their median: {np.mean(least):.0%}; adversarial images that move the neuron as they should: "
           f"{np.mean(moved):.0%} of {len(moved)}")
     return bool(np.mean(best) >= 0.9 and np.mean(least) >= 0.9 and np.mean(moved) >= 0.8)
+
+
+def detectors(wanted: argparse.Namespace) -> bool:
+    """Which students detect dots, and by filters of which layer."""
+    torch.set_num_threads(wanted.threads)
+    students = read_results(wanted.session, wanted.run)[-1].students
+    natural, dots = natural_images(FIELD_IMAGES, seed=FIELD_SEED), [one for one in battery() if one.family in ("blank", "dot")]
+
+    def answers(images: np.ndarray, units: Sequence[int]) -> np.ndarray:
+        return predict_all([students[unit] for unit in units], images).astype(np.float64)
+
+    fields = receptive_fields(answers, len(students), natural)
+    tuned = tuning(dots, probed(answers, fields, dots))
+
+    def largest_indices(unit: int) -> np.ndarray:
+        intact, silenced = answers_without_each(students[unit], size_curve(fields, tuned, unit))
+        layer, _ = filters(students[unit])
+        index = size_index(silenced, intact)
+        return np.array([index[layer == n].max() for n in range(1, N_LAYERS + 1)])
+
+    selective = np.flatnonzero((tuned["size_suppression"] >= LEAST_SUPPRESSION) & (tuned["dot_px"] <= LARGEST_DOT_PX))
+    with ThreadPoolExecutor(wanted.threads, initializer=lambda: threadpool_limits(1, user_api="openmp")) as threads:
+        found = np.stack(list(threads.map(largest_indices, selective.tolist())))
+    as_described = (found[:, 1] < 0.25) & (found[:, 2] >= 0.75)
+    print(f"{len(selective)} of {len(students)} students are suppressed by at least {LEAST_SUPPRESSION:.0%} by the largest dot and prefer "
+          f"one of at most {LARGEST_DOT_PX:g} px; {as_described.sum()} of them as the study describes")
+    print("unit  dot, px  suppression  largest index of our maps of layers 1 to 5 (the study's layers 2 to 5 and the readout)")
+    for row in np.argsort(found[:, 1] - found[:, 2], kind="stable")[:10]:
+        unit, indices = selective[row], " ".join(f"{one:.2f}" for one in found[row])
+        print(f"{unit:4d} {tuned['dot_px'][unit]:8g} {tuned['size_suppression'][unit]:12.2f}  {indices}")
+    return bool(as_described.any())
 
 
 if __name__ == "__main__":

@@ -96,8 +96,9 @@ class Student(Stage):
     study: 5, 10, 25, 35, 50, 75, 100 and 200."""
     sweep_last_filters: tuple[Width, Width] = (100, 100)
     """Filters of layers 4 and 5 of those networks, as in the study."""
-    most_late_filters: tuple[Width, Width, Width] = (24, 16, 8)
-    """Filters of layers 3, 4 and 5 that a unit's own student may keep at most; the published models kept 3, 7 and 3."""
+    most_late_filters: tuple[Width, Width, Width] = (32, 24, 12)
+    """Filters of layers 3, 4 and 5 that a unit's own student may keep at most; the published models kept 3, 7 and 3. More are more accurate
+    (docs/measured.md), fewer are easier to read, and `--tolerance` finds the fewest that do."""
     readout: Literal["separable", "dense"] = "separable"
     """Of a unit's own student. separable: a weight a filter times a weight a place, as in the study's shared models. dense: a weight for
     each filter and place, as in its single models, where it holds a fifth of the parameters."""
@@ -106,7 +107,7 @@ class Student(Stage):
 class Distill(Stage):
     """Students learn the teacher's answers, not the recordings."""
 
-    images_seen: int = Field(250_000, ge=100)
+    images_seen: int = Field(200_000, ge=100)
     """Images in the first training, views counted each; the study: 12 million."""
     learning_rate: float = Field(3e-3, gt=0)
     """Adam step size, decayed along a cosine. The study: 1e-4 over 190,000 steps."""
@@ -158,7 +159,7 @@ class Prune(Stage):
     """`kept_variance` for the filters of layer 1, which go last and after which little is trained."""
     images: int = Field(1000, ge=50)
     """Lessons on which variances are measured, and as many others on which `tolerance` judges; the study measured 5,000."""
-    images_seen: int = Field(250_000, ge=100)
+    images_seen: int = Field(200_000, ge=100)
     """Images in the retraining after layers 3 to 5 are pruned; the study repeated the whole training."""
     learning_rate: float = Field(2e-3, gt=0)
     """Adam step size at the start of the retraining."""

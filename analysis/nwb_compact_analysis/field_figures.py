@@ -40,11 +40,12 @@ def plot_gradient(maps: Table, ax: Axes | None = None) -> Axes:
     >>> from nwb_compact.interpretation.tables import Column
     >>> ax = plot_gradient(Table("", {"gradient_map": Column("", np.ones((1, 28, 28)))}))
     >>> ax.get_title(loc="left")
-    'gradient'
+    'gradient (white: 0)'
     """
     gradient = maps["gradient_map"][0]
     ax = _map(gradient, "Greys", 0.0, float(gradient.max()), ax)
-    ax.set_title("gradient", loc="left")
+    ax.set(ylabel="px below the centre")
+    ax.set_title("gradient (white: 0)", loc="left")
     return ax
 
 
