@@ -31,13 +31,14 @@ BUILT_IN = {
     "fit": Place("nwb_compact.fit:command", "Fit a teacher and compact students to every unit."),
     "interpret": Place("nwb_compact.interpret:command", "Find out what each fitted neuron computes."),
     "show": Place("nwb_compact.show:command", "Print what was fitted and how well."),
+    "validate": Place("nwb_compact.validate:command", "Say whether an archive would take a file."),
     "export": Place("nwb_compact.export:command", "Write the compact model of one neuron to a file of its own."),
 }
 KNOWN_PLUGINS = {
     "convert": "Turn recordings or published data into a session file.",
     "report": "Draw figures and one page from the results in a file.",
 }
-ORDER = ("simulate", "convert", "check", "fit", "interpret", "show", "report", "export")
+ORDER = ("simulate", "convert", "check", "fit", "interpret", "show", "report", "validate", "export")
 """Along the path of the data; commands of other packages follow."""
 
 

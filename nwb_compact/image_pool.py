@@ -64,6 +64,17 @@ class ImagePool:
             pixels[~is_own] = self.further.read(rows[~is_own].astype(np.int64) - len(self.own))
         return pixels
 
+    def names(self, rows: Integer[np.ndarray, "row"]) -> list[str]:
+        """Where some images lie, as `place:name in it`; nothing for the sessions' own, which have their row.
+
+        Examples
+        --------
+        >>> ImagePool(np.zeros((3, 112, 112, 3), np.uint8)).names(np.array([0, 2]))
+        ['', '']
+        """
+        own = len(self.own)
+        return ["" if row < own or self.further is None else self.further.name(row - own) for row in rows.tolist()]
+
     @cached_property
     def sha256(self) -> str:
         """Identity of its images and their order."""
@@ -153,10 +164,19 @@ class FurtherImages:
         return pixels
 
 
+    def name(self, row: int) -> str:
+        """Where an image lies."""
+        entry = int(self.entries[row])
+        which = int(np.searchsorted(self.start, entry, "right")) - 1
+        place, number = self.places[which], entry - int(self.start[which])
+        return f"{place.path}:{number if place.index is None else place.index.name(number)}"
+
+
 @dataclass(frozen=True, eq=False)
 class _Place:
     """Images of one place: their pixels, or else where they lie."""
 
+    path: str
     index: ImageIndex | None
     kept: UInt8[np.ndarray, "image 112 112 3"] | None
     colour: Colour
@@ -181,7 +201,7 @@ def _opened(own: UInt8[np.ndarray, "own 112 112 3"], folder: Path, colour: Colou
     for number, (place, kind, n, is_kept) in enumerate(summary["places"]):
         index = None if kind == "session" else opened_index(Path(place), kind, folder / str(number))
         kept = np.memmap(folder / f"{number}.pixels", np.uint8, "r", shape=(n, *RGB_SHAPE)) if is_kept else None
-        places.append(_Place(index, kept, colour))
+        places.append(_Place(place, index, kept, colour))
     start = np.cumsum([0, *(n for _, _, n, _ in summary["places"])])[:-1]
     entries, digests = (np.load(folder / f"{what}.npy", mmap_mode="r") for what in ("entries", "digests"))
     return ImagePool(own, FurtherImages(tuple(places), start, entries, digests), summary["skipped"])

@@ -190,7 +190,9 @@ def _images(subject: Subject, settings: Interpret, advance: Advance) -> Tables:
 
 def _extremes(subject: Subject, settings: Interpret, advance: Advance) -> Tables:
     extremes, spread = natural_extremes(subject.students, subject.pool, settings.extremes, advance=advance)
-    return {"natural_images": extremes, "natural_answers": spread}
+    names = np.array(subject.pool.names(extremes["row"]))
+    file = Column("where the image lies, as place:name in it; nothing for images of the session", names)
+    return {"natural_images": Table(extremes.description, {**extremes.columns, "file": file}), "natural_answers": spread}
 
 
 def _robustness(subject: Subject, settings: Interpret, advance: Advance) -> Tables:

@@ -4,6 +4,8 @@ The same contract as `unit_figures`: values in, axes out. Values are tables of `
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt8
@@ -21,6 +23,8 @@ NATURAL = {"natural-strongest": "strongest", "natural-weakest": "weakest"}
 """Kinds of natural images, and what stands above them."""
 RANKS = 10
 """Natural images of each kind that are drawn."""
+LETTERS = 33
+"""Of the name of an image from elsewhere, its last ones: what fits in the place of the picture."""
 MADE: Mapping[tuple[str, bool], str] = {
     ("maximizing", False): "maximizing",
     ("maximizing", True): "in grey",
@@ -89,7 +93,7 @@ def plot_natural_images(
             image = int(rows[number]) if 0 <= number < len(rows) else None
             left = rank * _PITCH
             if image is None or pixels is None:
-                _draw_absent(ax, "not an image\nof the session" if image is None else "no picture\nin the file", left, top)
+                _draw_absent(ax, _elsewhere(natural, int(row)) if image is None else "no picture\nin the file", left, top)
             else:
                 draw_image(ax, np.asarray(pixels[image]), left, top)
             response = "" if image is None else f" | {_spikes(measured[image])}{'*' if is_scored[image] else ''}"
@@ -108,6 +112,12 @@ def draw_image(ax: Axes, picture: UInt8[np.ndarray, "*image_shape"], left: float
     """One image, one unit wide, grey or colour."""
     extent = (left, left + 1, top + 1, top)
     ax.imshow(picture.squeeze(), extent=extent, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
+
+
+def _elsewhere(natural: Table, row: int) -> str:
+    """Name of an image that is not of the session, its end where it is long."""
+    name = Path(str(natural["file"][row])).name if "file" in natural.columns else ""
+    return "\n".join(wrap(name[-LETTERS:], LETTERS // 3)) if name else "not an image\nof the session"
 
 
 def _draw_absent(ax: Axes, text: str, left: float, top: float) -> None:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from nwb_compact.interpretation.tables import Column, Table
 from nwb_compact_analysis import made_image_figures as made
 from tests.test_analysis.interpreted import STEPS, example_tables, table
 
@@ -31,6 +32,13 @@ def test_images_from_elsewhere_have_no_picture_and_no_response():
     assert len(ax.images) == 1
     assert captions(ax) == ["0.2 | –*", "1.2"]
     assert "not an image\nof the session" in [text.get_text() for text in ax.texts]
+
+
+def test_images_from_elsewhere_are_named_by_the_end_of_their_file():
+    files = ["", "/data/photos.zip:faces/a_rather_long_name_of_image_0123.jpg"]
+    found = Table("", {**natural([1, 3]).columns, "file": Column("", np.array(files))})
+    ax = made.plot_natural_images(found, None, np.arange(3), np.full(3, np.nan), np.zeros(3, bool))
+    assert "a_rather_long_name_of_image_0123.jpg"[-made.LETTERS :] in [text.get_text().replace("\n", "") for text in ax.texts]
 
 
 @pytest.mark.parametrize(("answer", "shown"), [(-0.04, "0.0"), (-0.06, "−0.1"), (123.4, "123"), (np.nan, "–")])

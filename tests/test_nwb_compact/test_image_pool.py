@@ -99,6 +99,20 @@ def test_every_kind_of_place_gives_the_same_pool(tmp_path, is_kept):
     assert together.skipped == {"duplicate": 36}
 
 
+def test_every_image_from_elsewhere_can_be_found_again(tmp_path, is_kept):
+    folder, session = folder_of(tmp_path / "images", files_of(FURTHER[:7])), session_of(tmp_path / "images.nwb", FURTHER[7:])
+    pool = image_pool(OWN, SCORED, [folder, session], tmp_path / "pool")
+    rows = np.arange(len(pool))[::-1]
+    for name, image in zip(pool.names(rows), pool.read(rows), strict=True):
+        place, _, inside = name.rpartition(":")
+        if place == str(folder):
+            np.testing.assert_array_equal(np.asarray(Image.open(folder / inside)), image)
+        elif place:
+            assert place == str(session)
+            np.testing.assert_array_equal(FURTHER[7:][int(inside)], image)
+    assert pool.names(rows).count("") == len(OWN)
+
+
 def test_names_and_order_of_files_and_places_do_not_matter(tmp_path):
     first, other, both = (tmp_path / name for name in "abc")
     folder_of(first, {f"{number}.png": encoded(image) for number, image in enumerate(FURTHER[:7])})
