@@ -213,7 +213,7 @@ class Interpret(Stage):
 
     field_images: int = Field(24, ge=1)
     """Natural images that are covered place by place to find receptive fields, and at which gradients are taken."""
-    similarity_images: int = Field(200, ge=2)
+    similarity_images: int = Field(200, ge=4)
     """Natural images over which layers of students, and their answers, are compared."""
     ablation_images: int = Field(150, ge=2)
     """Scored images on which the effect of silencing a filter is measured."""
@@ -229,10 +229,12 @@ class Interpret(Stage):
     """Natural images of which made ones take mean and contrast, and among which adversarial ones start."""
     maximizing: int = Field(2, ge=0)
     """Images in colour that are made to be answered most, each from noise of its own."""
-    maximizing_grey: int = Field(1, ge=0)
+    maximizing_grey: int = Field(2, ge=0)
     """The same without colour."""
     minimizing: int = Field(2, ge=0)
     """Images in colour that are made to be answered least."""
+    minimizing_grey: int = Field(1, ge=0)
+    """The same without colour."""
     adversarial: int = Field(2, ge=0)
     """Natural images that are changed, once upwards and once downwards."""
     steps: int = Field(100, ge=1)

@@ -4,9 +4,8 @@
 a fit that was killed goes on where it stopped and ends with the same scores (see `work`).
 """
 
-import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -242,7 +241,7 @@ def command(
         for number, results in enumerate(found):
             if resume and not replaces and run in run_ids(places[number]):
                 continue
-            provenance = record(one, _asked(), facts | layers | dict(results.provenance), fitted_teacher=not ready)
+            provenance = record(one, command_line("fit"), facts | layers | dict(results.provenance), fitted_teacher=not ready)
             complete = replace(results, run_id=run, provenance=provenance)
             new = None if places[number] == output else output
             places[number] = write_results(complete, places[number], output=new, replace=replaces)
@@ -330,12 +329,6 @@ def _from_file(taught_by: str, session: SessionData) -> FileTeacher:
         file_path, run_id = taught_by.rsplit(":", 1)
     scored = [session.responses.image_sha256[row] for row in session.rows("scored")]
     return teacher_from_file(file_path, run_id, session.responses.unit_name, session_id=session.session_id, scored=scored)
-
-
-def _asked() -> str:
-    """The command line, without what only this once was needed."""
-    words: Iterable[str] = sys.argv[sys.argv.index("fit") + 1 :] if "fit" in sys.argv else ()
-    return shlex.join(["nwb-compact", "fit", *(word for word in words if word != "--resume")])
 
 
 def _summary(results: Results) -> str:

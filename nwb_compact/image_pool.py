@@ -65,7 +65,7 @@ class ImagePool:
         return pixels
 
     def names(self, rows: Integer[np.ndarray, "row"]) -> list[str]:
-        """Where some images lie, as `place:name in it`; nothing for the sessions' own, which have their row.
+        """Where some images lie, as `place:name in it`; nothing for the sessions' own.
 
         Examples
         --------
@@ -169,7 +169,7 @@ class FurtherImages:
         entry = int(self.entries[row])
         which = int(np.searchsorted(self.start, entry, "right")) - 1
         place, number = self.places[which], entry - int(self.start[which])
-        return f"{place.path}:{number if place.index is None else place.index.name(number)}"
+        return f"{Path(place.path).name}:{number if place.index is None else place.index.name(number)}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,10 +17,10 @@ from jaxtyping import Float, Integer, UInt8
 from threadpoolctl import threadpool_limits
 
 from nwb_compact import __version__
-from nwb_compact.config import Interpret, interpretation
+from nwb_compact.config import Interpret, flat, interpretation
 from nwb_compact.errors import NwbCompactError, counted, nearest
 from nwb_compact.image_pool import ImagePool, image_pool
-from nwb_compact.images import as_rgb
+from nwb_compact.images import as_rgb, is_grey, pixel_digests
 from nwb_compact.interpretation.ablation import ablate
 from nwb_compact.interpretation.circuit import smallest_circuit
 from nwb_compact.interpretation.consolidation import consolidation, drop_test
@@ -46,6 +46,7 @@ from nwb_compact.nwb_interpretation import write_interpretation
 from nwb_compact.nwb_results import read_results
 from nwb_compact.nwb_session import open_session
 from nwb_compact.progress import Advance, stage
+from nwb_compact.provenance import command_line, world
 from nwb_compact.results import Results, StudentWeights
 from nwb_compact.safe_write import require_writable
 from nwb_compact.several_values import SeveralValues
@@ -67,9 +68,11 @@ class Subject:
     images: UInt8[np.ndarray, "image 112 112 3"]
     """Of the session."""
     scored: Integer[np.ndarray, "scored"]
-    """Rows of images that no model learned from."""
+    """Rows of images that no model learned from; all, where the run has no such side."""
     measured: Float[np.ndarray, "image chosen"]
-    """Repeat averages of the responses, NaN where there is none."""
+    """Repeat averages of the responses, NaN where there is none and, where the run has no scored side, everywhere."""
+    own_rows: Integer[np.ndarray, "own"]
+    """Row in the session of each of the first images of the pool, which holds every image once."""
     pool: ImagePool
     """Natural images among which the strongest and weakest are sought."""
     seed: int
@@ -138,8 +141,9 @@ def _physiology(subject: Subject, settings: Interpret, fields: Table, advance: A
     answers = probed(subject.answers, fields, stimuli, advance=advance)
     tuned = tuning(stimuli, answers)
     rows, seed = subject.some(np.arange(len(subject.images)), settings.scrambled_images, "scrambled"), derived_seed(subject.seed, "phases")
+    coloured = not is_grey(subject.images).all()
     return {
-        "probes": probe_table(stimuli, answers), "tuning": tuned, "preferences": preferences(stimuli, answers, tuned),
+        "probes": probe_table(stimuli, answers), "tuning": tuned, "preferences": preferences(stimuli, answers, tuned, coloured=coloured),
         "structure": structure(subject.answers, fields, subject.images[rows], seed=seed),
     }
 
@@ -190,9 +194,14 @@ def _images(subject: Subject, settings: Interpret, advance: Advance) -> Tables:
 
 def _extremes(subject: Subject, settings: Interpret, advance: Advance) -> Tables:
     extremes, spread = natural_extremes(subject.students, subject.pool, settings.extremes, advance=advance)
-    names = np.array(subject.pool.names(extremes["row"]))
-    file = Column("where the image lies, as place:name in it; nothing for images of the session", names)
-    return {"natural_images": Table(extremes.description, {**extremes.columns, "file": file}), "natural_answers": spread}
+    row, names = extremes["row"], np.array(subject.pool.names(extremes["row"]))
+    is_own = (row >= 0) & (row < len(subject.own_rows))
+    own = np.where(is_own, subject.own_rows[np.where(is_own, row, 0)], -1)
+    where = {
+        "row": Column("row of the image in the session; -1: an image from elsewhere, or none, where the student answers all alike", own),
+        "file": Column("where an image from elsewhere lies, as place:name in it", names),
+    }
+    return {"natural_images": Table(extremes.description, {**extremes.columns, **where}), "natural_answers": spread}
 
 
 def _robustness(subject: Subject, settings: Interpret, advance: Advance) -> Tables:
@@ -277,10 +286,13 @@ def command(
     decisive = [results.run_id, _digest(subject), repr(settings), seed, subject.pool.sha256, __version__]
     work = Work("cpu", work_folder(file, ["interpret", *decisive], resume=resume), quiet)
     found = interpretation_of(subject, settings, work)
+    found["provenance"] = _provenance(subject, settings)
     write_interpretation(found, file, results.run_id)
     if export_to is not None:
         export_images(export_to, found["made_images"], results.unit_name)
     work.remove()
+    for line in left_out(found, results):
+        click.echo(f"{file}: {line}")
     click.echo(f"{file}: run {results.run_id}, {summary(found)}")
 
 
@@ -296,6 +308,29 @@ def summary(found: Mapping[str, Table]) -> str:
     labels, n = np.unique(found["preferences"]["preference"], return_counts=True)
     most_first = sorted(zip(-n, labels, strict=True))
     return f"{counted(len(found['preferences']), 'unit')} interpreted: " + ", ".join(f"{-n} {name}" for n, name in most_first)
+
+
+def left_out(found: Mapping[str, Table], results: Results) -> list[str]:
+    """What could not be found out, a line each."""
+    lines, silent = [], ~np.isfinite(found["receptive_fields"]["rf_diameter_px"])
+    if silent.any():
+        names = ", ".join(results.unit_name[unit] for unit in found["receptive_fields"][UNIT][silent])
+        lines.append(f"no image moves the answers of {names}: they are in the tables, without findings")
+    if "scored" not in results.side:
+        lines.append("no image is scored, so nothing is compared with measured responses")
+    if np.isnan(found["preferences"]["colour_index"]).all() and not silent.all():
+        lines.append("the images of the session are grey, so nothing is said of colour")
+    return lines
+
+
+def _provenance(subject: Subject, settings: Interpret) -> Table:
+    """How the tables were made, so that the same command makes them again."""
+    natural = f"{len(subject.pool)} sha256:{subject.pool.sha256}"
+    facts = world(command_line("interpret")) | {"seed": str(subject.seed), "units": str(len(subject.students)), "natural_images": natural}
+    facts |= {f"setting.{name}": value for name, value in flat(settings).items()}
+    return Table("how these tables were made", {
+        "key": Column("what", np.array(list(facts))), "value": Column("which", np.array(list(facts.values()))),
+    })
 
 
 def _rows(results: Results, units: Sequence[str]) -> Integer[np.ndarray, "chosen"]:
@@ -316,8 +351,10 @@ def _subject(file: Path, results: Results, rows: np.ndarray, places: Sequence[Pa
         pixels, measured = as_rgb(session.images.pixels), measured_means(session, results)
     pool = image_pool(pixels, pixels[:0], places, images_folder(file), quiet=quiet)
     scored = np.flatnonzero(np.array(results.side) == "scored")
-    usable = scored if len(scored) else np.arange(len(pixels))
-    return Subject(rows, tuple(results.students[row] for row in rows), pixels, usable, measured[:, rows], pool, seed)
+    if not len(scored):
+        measured, scored = np.full_like(measured, np.nan), np.arange(len(pixels))
+    _, first = np.unique(pixel_digests(pixels), return_index=True)
+    return Subject(rows, tuple(results.students[row] for row in rows), pixels, scored, measured[:, rows], np.sort(first), pool, seed)
 
 
 def _digest(subject: Subject) -> str:

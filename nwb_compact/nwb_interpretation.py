@@ -19,7 +19,7 @@ from nwb_compact.safe_write import replaced_safely
 
 
 def write_interpretation(tables: Mapping[str, Table], file_path: str | Path, run_id: str) -> None:
-    """Add what was found to a run, in place of what an earlier interpretation of it found; nothing else in the file changes.
+    """Add what was found to a run, in place of what an earlier interpretation of it found.
 
     Parameters
     ----------

@@ -1,7 +1,9 @@
 """What made the numbers: program, versions, commit, machine, settings and inputs, as plain keys and values."""
 
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -59,6 +61,12 @@ def world(command: str) -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}",
         **{f"version.{package}": found for package in PACKAGES if (found := _version(package))},
     }
+
+
+def command_line(command: str) -> str:
+    """How this program was called, without what only this once was needed."""
+    words = sys.argv[sys.argv.index(command) + 1 :] if command in sys.argv else []
+    return shlex.join(["nwb-compact", command, *(word for word in words if word != "--resume")])
 
 
 def input_hash(responses: Responses) -> str:

@@ -107,11 +107,7 @@ def signed(kernels: Float[np.ndarray, "kernel 5 5"]) -> Float[np.ndarray, "kerne
     >>> signed(np.stack([np.full((5, 5), -1.0), np.ones((5, 5))])).sum(axis=(1, 2))
     array([25., 25.])
     """
-    return kernels * _sign(kernels)[:, None, None]
-
-
-def _sign(kernels: Float[np.ndarray, "kernel 5 5"]) -> Float[np.ndarray, "kernel"]:
-    return np.where(kernels.sum(axis=(1, 2)) < 0, -1, 1).astype(kernels.dtype)
+    return kernels * np.where(kernels.sum(axis=(1, 2)) < 0, -1, 1).astype(kernels.dtype)[:, None, None]
 
 
 # What each filter is needed for -------------------------------------------------------------------------------------------
@@ -324,9 +320,6 @@ def _draw_connections(ax: Axes, student: StudentWeights, connections: Table, lay
     rows = [row for row in np.flatnonzero(connections["layer"] == layer)
             if (layer, int(connections["filter"][row])) in place and (layer - 1, int(connections["input"][row])) in place]
     weight = np.array([float(connections["weight"][row]) for row in rows])
-    kernels = student.arrays.get(f"layer{layer}.depthwise")
-    if kernels is not None:  # the pictures of these kernels have this sign, too
-        weight = weight * _sign(np.nan_to_num(kernels))[[int(connections["input"][row]) for row in rows]]
     strongest = np.argsort(-np.abs(np.nan_to_num(weight)), kind="stable")[:LINES]
     if len(strongest):
         left = 0.5 * (_left(layer - 1) + _PICTURE_IN + _CURVE_IN + _left(layer))

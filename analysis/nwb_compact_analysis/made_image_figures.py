@@ -3,7 +3,7 @@
 The same contract as `unit_figures`: values in, axes out. Values are tables of `nwb-compact interpret`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import wrap
 
@@ -29,11 +29,12 @@ MADE: Mapping[tuple[str, bool], str] = {
     ("maximizing", False): "maximizing",
     ("maximizing", True): "in grey",
     ("minimizing", False): "minimizing",
+    ("minimizing", True): "in grey",
     ("adversarial-up", False): "changed to raise",
     ("adversarial-down", False): "changed to lower",
 }
 """Kinds of made images and whether they are grey, in the order of the figure, and what stands above them."""
-MADE_A_ROW = 9
+MADE_A_ROW = 11
 ROBUSTNESS_IN = 1.3
 LEVELS = {
     "noise": "SD, grey levels", "blur": "SD, px", "contrast": "contrast left", "luminance": "added levels", "occlusion": "share covered",
@@ -47,35 +48,19 @@ _PITCH, _ROW_PITCH, _MADE_ROW_PITCH, _GAP = 1.06, 1.5, 1.68, 0.15
 # Natural images -----------------------------------------------------------------------------------------------------------
 
 
-def session_rows(sha256: Sequence[str]) -> Integer[np.ndarray, "own"]:
-    """Which image of the session each of the first images of the pool is: `image_pool` takes every image of the session once.
-
-    Examples
-    --------
-    >>> session_rows(["a", "b", "a", "c"]).tolist()
-    [0, 1, 3]
-    """
-    first: dict[str, int] = {}
-    for row, digest in enumerate(sha256):
-        first.setdefault(digest, row)
-    return np.array(list(first.values()), dtype=np.int64)
-
-
 @styled
 def plot_natural_images(
-    natural: Table, pixels: Pixels | None, rows: Integer[np.ndarray, "own"], measured: Float[np.ndarray, "image"],
-    is_scored: Bool[np.ndarray, "image"], ax: Axes | None = None,
+    natural: Table, pixels: Pixels | None, measured: Float[np.ndarray, "image"], is_scored: Bool[np.ndarray, "image"],
+    ax: Axes | None = None,
 ) -> Axes:
     """The natural images that a unit's student answers most (above) and least (below), with predicted | measured response.
 
     Parameters
     ----------
     natural
-        Of one unit: rows of `natural_images`.
+        Of one unit: rows of `natural_images`. Of an image from elsewhere the file has no picture and no response.
     pixels
         Of the session, read one by one; None where the file keeps only hashes.
-    rows
-        From `session_rows`. An image of the pool beyond them comes from elsewhere: the file has no picture of it and no response to it.
     measured
         Repeat averages of the session's images, NaN where not measured.
     is_scored
@@ -90,7 +75,7 @@ def plot_natural_images(
         chosen = np.flatnonzero(natural["kind"] == kind)
         for rank, row in enumerate(chosen[np.argsort(natural["rank"][chosen], kind="stable")][:RANKS]):
             number, answer = int(natural["row"][row]), float(natural["answer"][row])
-            image = int(rows[number]) if 0 <= number < len(rows) else None
+            image = number if number >= 0 else None
             left = rank * _PITCH
             if image is None or pixels is None:
                 _draw_absent(ax, _elsewhere(natural, int(row)) if image is None else "no picture\nin the file", left, top)

@@ -213,7 +213,7 @@ def _made_images(tables: Tables) -> list[Section]:
     kinds, made, start = relative_answers(tables["made_images"], tables["natural_answers"], tables.get("natural_images"))
     text = (
         "What the students answer to images that were made for them (dots) and to those these were made from (rings): noise, or natural "
-        "images with a middling answer that were changed by at most 10 grey levels on average. In SDs of the unit's answers to natural "
+        "images with a middling answer that were changed a little. In SDs of the unit's answers to natural "
         "images, one to either side of their mean is the grey band; averages over the images of a unit. The study showed such images to "
         "neurons: maximizing ones drove them more than natural images, and small changes moved their answers both ways. By construction "
         "they move the student they were made with: this figure shows how far, not that the neuron follows."

@@ -104,7 +104,8 @@ def render_unit_page(
     """
     name = results.unit_name[unit]
     of = session.about.session_id or session.about.identifier
-    command = f"nwb-compact interpret {shlex.quote(source)} --run {shlex.quote(results.run_id)}"  # of all units: it replaces what is there
+    made_by = dict(zip(*(tables["provenance"][name].tolist() for name in ("key", "value")), strict=True)) if "provenance" in tables else {}
+    command = made_by.get("command") or f"nwb-compact interpret {shlex.quote(source)} --run {shlex.quote(results.run_id)}"
     parts = [
         f"<h1>{escape(name)}</h1>",
         f'<p class="lead">{escape(unit_headline(results, tables, unit))}</p>',
@@ -160,7 +161,7 @@ def preference_text(found: Table) -> str:
     """
     label = str(found["preference"][0])
     if f"{label}_index" not in found.columns:
-        return "What its model prefers is unclear: no index passes its criterion by a clear margin."
+        return "What its model prefers is unclear: of the labels whose images drive it, none passes its criterion by a clear margin."
     least = criterion(found, label)
     needed = f", at least {least:g} is needed" if np.isfinite(least) else ""
     return f"Its model prefers {PREFERS.get(label, label)} (index {float(found[f'{label}_index'][0]):.2f}{needed})."
@@ -190,7 +191,7 @@ def _numbers(results: Results, unit: int, session_name: str) -> str:
 def _who(results: Results, tables: Tables, measured: np.ndarray, unit: int) -> Section:
     heading = "Preference, fit and receptive field"
     text = (
-        "Left: the evidence for each label, from answers to made images; given is the one that is largest against its tick. Middle: "
+        "Left: the evidence for each label, from answers to made images; the one given is filled. Middle: "
         "predicted and measured response to each scored image, spikes; dashed: both agree. Right: where covering an image changes the "
         "answer."
     )
@@ -280,7 +281,7 @@ def _robustness(tables: Tables, unit: int) -> Section:
     if pairs is not None and np.isfinite(pairs["near_r2"][0]):
         text += (
             f" Differences between images that are nearly the same are predicted with an r² of {pairs['near_r2'][0]:.2f}, between any two "
-            f"with {pairs['any_r2'][0]:.2f}."
+            f"with {pairs['any_r2'][0]:.2f}; noise of the averages lowers the first more."
         )
     alt = "r² against the level of noise, blur, contrast, luminance, occlusion and shift."
     figure = made_image_figures.robustness_figure(table, r2, answer_r2, DOTS_PER_INCH)
@@ -291,19 +292,18 @@ def _natural(results: Results, session: Session, tables: Tables, measured: np.nd
     heading, found = "Natural images it answers most and least", rows_of(tables, "natural_images", unit)
     if found is None:
         return Section(heading, NOT_INTERPRETED)
-    if not (found["row"] >= 0).any():
+    if not np.isfinite(found["answer"]).any():
         return Section(heading, "The model answers all natural images alike, so none is its strongest or weakest.")
     answers = rows_of(tables, "natural_answers", unit)
     n = f" {int(answers['n_images'][0]):,}" if answers is not None and "n_images" in answers.columns else ""
     text = f"Of{n} natural images, those with the strongest and the weakest predicted response, the most extreme first; an asterisk marks "
     text += "those that no model learned from."
-    rows = made_image_figures.session_rows(session.images.sha256)
-    if (found["row"] >= len(rows)).any():
-        text += " Images that were searched beside the session's own are not in the file: of these there is only the predicted response."
+    if "file" in found.columns and (found["file"] != "").any():
+        text += " Images that were searched beside the session's own are not in the file: of these there is only the name."
     if session.images.pixels is None:
         text += " The file keeps only hashes of its images, so there are no pictures."
     is_scored = np.asarray(results.side) == "scored"
-    plot = partial(made_image_figures.plot_natural_images, found, session.images.pixels, rows, measured[:, unit], is_scored)
+    plot = partial(made_image_figures.plot_natural_images, found, session.images.pixels, measured[:, unit], is_scored)
     alt = "Natural images with the strongest and the weakest predicted response."
     return Section(heading, text, (_drawn("natural.png", alt, plot, made_image_figures.natural_height_in()),))
 
@@ -313,8 +313,8 @@ def _made(tables: Tables, unit: int) -> Section:
     if made is None:
         return Section(heading, NOT_INTERPRETED)
     text = (
-        "Made from noise, at the mean and contrast of natural images, to be answered most or least; and photographs changed by at most 10 "
-        "grey levels on average. Below each: the answer to the image it started from, and to itself, spikes. Until they are shown to the "
+        "Made from noise, at the mean and contrast of natural images, to be answered most or least; and photographs changed a little. "
+        "Below each: the answer to the image it started from, and to itself, spikes. Until they are shown to the "
         "neuron they are hypotheses."
     )
     alike = rows_of(tables, "made_image_similarity", unit)

@@ -162,18 +162,25 @@ def _effects(layer: np.ndarray, number: np.ndarray, effect: np.ndarray, intact: 
 
 
 def _connections(student: StudentWeights, images: np.ndarray, kept: np.ndarray) -> Table:
-    """Pointwise weights, each times the standard deviation of what it weighs, so that weights of different inputs compare."""
+    """Pointwise weights, each times the standard deviation of what it weighs, so that weights of different inputs compare.
+
+    The sign is that of the weight and of the sum of the kernel before it: the one could undo the other.
+    """
     opened, (layer, number) = open_student(student), filters(student)
     rows: list[tuple[int, int, int, float]] = []
     with torch.inference_mode():
         maps = opened.first(as_tensor(images, "cpu"))
         for above in range(2, N_LAYERS + 1):
             filtered = opened.spatial(maps, above)
-            weights = (opened.arrays[f"layer{above}.pointwise"] * filtered.std(dim=(0, 2, 3), correction=0)).numpy()
+            sign = torch.where(opened.arrays[f"layer{above}.depthwise"].sum(dim=(1, 2)) < 0, -1.0, 1.0)
+            weights = (opened.arrays[f"layer{above}.pointwise"] * sign * filtered.std(dim=(0, 2, 3), correction=0)).numpy()
             read, below = number[kept & (layer == above)], number[kept & (layer == above - 1)]
             rows += [(above, int(k), int(i), float(weights[k, i])) for k in read for i in below]
             maps = opened.mix(filtered, above)
-    meaning = "weight x standard deviation over stimuli and places of what it weighs; above 0: excites its reader"
+    meaning = (
+        "weight x standard deviation over stimuli and places of what it weighs; above 0: what the kernel lets through, where its weights "
+        "sum to more than 0, excites"
+    )
     columns = {
         "layer": Column("layer of the filter that reads, 2 to 5", np.array([row[0] for row in rows], np.int8)),
         "filter": Column("number of this filter in its layer, from 0", np.array([row[1] for row in rows], np.int16)),

@@ -47,8 +47,8 @@ def made_images(
 
 def _from_noise(student: StudentWeights, natural: UInt8[np.ndarray, "natural 112 112 3"], settings: Interpret, seed: int) -> Table:
     mean_level, contrast = float(natural.mean()), float(natural.std(axis=(1, 2, 3)).mean())
-    n = [settings.maximizing, settings.maximizing_grey, settings.minimizing]
-    kind, is_grey = np.repeat(["maximizing", "maximizing", "minimizing"], n), np.repeat([False, True, False], n)
+    n = [settings.maximizing, settings.maximizing_grey, settings.minimizing, settings.minimizing_grey]
+    kind, is_grey = np.repeat(["maximizing", "maximizing", "minimizing", "minimizing"], n), np.repeat([False, True, False, True], n)
     seeds = seed + np.concatenate([np.arange(of_kind) for of_kind in n])
     direction = np.where(kind == "maximizing", 1, -1)
     made = synthesise(student, direction, is_grey, seeds, settings, mean_level=mean_level, contrast=contrast)

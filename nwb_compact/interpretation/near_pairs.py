@@ -48,7 +48,7 @@ def near_pairs(
     return Table("whether students tell apart images that are nearly the same", {
         UNIT: Column("the unit", np.arange(predicted.shape[1])),
         "near_r2": Column(meaning, r2[0]),
-        "any_r2": Column("the same of as many pairs at random", r2[1]),
+        "any_r2": Column("the same of as many pairs at random; they differ more, so noise of the averages hides less", r2[1]),
         "near_step": Column("how far apart these pairs are: median RMS difference over that of any two", np.full(predicted.shape[1], step)),
     })
 

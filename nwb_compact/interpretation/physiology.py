@@ -10,23 +10,26 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from nwb_compact.interpretation.receptive_field import Answers, shown_at_fields
-from nwb_compact.interpretation.stimuli import Stimulus, battery, columns_of, drawn
+from nwb_compact.interpretation.stimuli import RMS_CONTRAST, Stimulus, battery, columns_of, drawn
 from nwb_compact.interpretation.tables import UNIT, Column, Table
 from nwb_compact.progress import Advance, silent
 
 INDICES = {
     "orientation_deg": "preferred orientation of gratings, degrees counter-clockwise from horizontal stripes",
-    "osi": "orientation selectivity, |sum r exp(2 i theta)| / sum r over orientations at the best wavelength (1 - circular variance)",
+    "osi": "orientation selectivity, |sum r exp(2 i theta)| / sum r over orientations at the best wavelength, r averaged over phases "
+    "(1 - circular variance; Ringach et al. 2002)",
     "wavelength_px": "preferred wavelength of gratings, pixels",
     "f1_f0": "modulation ratio F1/F0 over the phase of the best grating (Skottun et al. 1991); above 1: simple, below 1: complex",
     "dot_px": "preferred diameter of dots, pixels",
     "dot_polarity": "polarity of the best dot: 1 bright, -1 dark",
-    "size_suppression": "1 - answer to the largest dot / answer to the best dot, of the preferred polarity",
-    "surround_suppression": "1 - answer to the largest grating / answer to the best size, at the best orientation and wavelength",
-    "c50": "share of full contrast at which the best grating is answered half as much as at full contrast, between shown ones by a line",
+    "size_suppression": "1 - answer to the largest dot / answer to the best dot, of the preferred polarity (after Cavanaugh et al. 2002)",
+    "surround_suppression": "1 - answer to the largest grating / answer to the best size, at the best orientation and wavelength, averaged "
+    "over phases (Cavanaugh et al. 2002)",
+    "c50": f"contrast at which the best grating is answered half as much as at full contrast, as a share of it (RMS contrast "
+    f"{RMS_CONTRAST:g}); between contrasts that were shown by a straight line, where Naka & Rushton 1966 fit a curve",
     "polarity_index": "(bright - dark) / (bright + dark) of the best dots, bars, curves and angles of either polarity",
     "curve_deg": "direction that the best curve faces, degrees counter-clockwise from the right",
-    "curve_selectivity": "|sum r exp(i theta)| / sum r over directions of curves at the best diameter and polarity",
+    "curve_selectivity": "|sum r exp(i theta)| / sum r over directions of curves at the best diameter and polarity (ours, as osi)",
 }
 """Columns of `tuning` and what they mean."""
 
@@ -53,7 +56,7 @@ def probed(
 
 def probe_table(stimuli: Sequence[Stimulus], student: Float[np.ndarray, "stimulus unit"]) -> Table:
     """Stimuli and answers as they are kept in the file."""
-    meaning = "answer of each unit's student, expected spikes in the counting window; one column a unit"
+    meaning = "answers of the students, expected spikes in the counting window; one column a unit, in the order of interpretation_tuning"
     answers = {"student": Column(meaning, student.astype(np.float32))}
     return Table("made images, shown about the receptive field of each unit, and what students answer", columns_of(stimuli) | answers)
 
@@ -106,10 +109,10 @@ def _gratings(stimuli: Sequence[Stimulus], driven: np.ndarray) -> dict[str, floa
     found = _tuned(stimuli, driven, grey, ("orientation_deg", "wavelength_px", "phase_deg"))
     if found is None:
         return {}
-    (orientations, wavelengths, phases), cube = found
+    (orientations, wavelengths, phases), cube = found[0], np.maximum(found[1], 0)
     best = np.unravel_index(cube.argmax(), cube.shape)
     over_phases = cube[best[0], best[1]]
-    by_orientation = np.maximum(cube[:, best[1]].mean(axis=1), 0)
+    by_orientation = cube[:, best[1]].mean(axis=1)
     f0, f1 = over_phases.mean(), 2 * np.abs((over_phases * np.exp(1j * np.deg2rad(phases))).mean())
     osi, preferred = _circular(by_orientation, 2 * orientations)
     return {"orientation_deg": preferred / 2, "osi": osi, "wavelength_px": float(wavelengths[best[1]]),
@@ -128,19 +131,21 @@ def _dots(stimuli: Sequence[Stimulus], driven: np.ndarray) -> dict[str, float]:
 
 
 def _surround(stimuli: Sequence[Stimulus], driven: np.ndarray) -> dict[str, float]:
-    found = _tuned(stimuli, driven, [s.family == "surround" for s in stimuli], ("orientation_deg", "wavelength_px", "size_px"))
+    axes = ("orientation_deg", "wavelength_px", "size_px", "phase_deg")
+    found = _tuned(stimuli, driven, [s.family == "surround" for s in stimuli], axes)
     if found is None:
         return {}
-    _, cube = found
+    cube = np.maximum(found[1], 0).mean(axis=3)
     best = np.unravel_index(cube.argmax(), cube.shape)
-    return {"surround_suppression": float(1 - max(cube[best[0], best[1], -1], 0) / cube[best])}
+    return {"surround_suppression": float(1 - cube[best[0], best[1], -1] / cube[best])}
 
 
 def _contrast(stimuli: Sequence[Stimulus], driven: np.ndarray) -> dict[str, float]:
-    found = _tuned(stimuli, driven, [s.family == "contrast" for s in stimuli], ("orientation_deg", "wavelength_px", "contrast"))
+    axes = ("orientation_deg", "wavelength_px", "contrast", "phase_deg")
+    found = _tuned(stimuli, driven, [s.family == "contrast" for s in stimuli], axes)
     if found is None:
         return {}
-    (_, _, contrasts), cube = found
+    contrasts, cube = found[0][2], np.maximum(found[1], 0).mean(axis=3)
     best = np.unravel_index(cube[:, :, -1].argmax(), cube.shape[:2])
     contrasts, curve = np.append(0.0, contrasts), np.append(0.0, cube[best])  # without contrast it is the blank screen
     half = curve[-1] / 2

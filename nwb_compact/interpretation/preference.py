@@ -24,19 +24,22 @@ MARGIN = 1.1
 LEAST_DRIVE = 0.2
 """Share of the unit's strongest answer to any made image that the images a label is about must reach: selectivity of answers near 0 is that
 of what happens to be left there."""
+DRIVE = f"strongest answer to the images that the label is about over the strongest to any; the label needs at least {LEAST_DRIVE:g}"
 UNCLEAR = "unclear"
 CHROMATIC = ("red", "green", "blue", "yellow")
 """Colours of `stimuli.COLOURS` that have the luma of the background."""
 MEANINGS = {
     "colour": "(best coloured - best grey) / (sum of both), answers above blank",
-    "edge": "orientation selectivity of gratings where large edges or bars drive the unit, as in `tuning`",
+    "edge": "orientation selectivity of gratings, `osi` of `tuning`",
     "curvature": "selectivity for the side that curves face, as in `tuning`",
     "dot": "(best dot - best of large edges and the largest dot) / (sum of both)",
     "texture": "(best crossed lines - best dot, curve or angle) / (sum of both)",
 }
 
 
-def preferences(stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulus unit"], tuning: Table) -> Table:
+def preferences(
+    stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulus unit"], tuning: Table, *, coloured: bool = True
+) -> Table:
     """The label of each unit and the index of each label.
 
     Parameters
@@ -45,11 +48,13 @@ def preferences(stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulu
         The battery and what each unit answers.
     tuning
         From `physiology.tuning` of the same.
+    coloured
+        Whether the unit's model learned from any image in colour; what it answers to colours means nothing where it did not.
 
     Returns
     -------
     One row a unit: `preference` (a key of `CRITERIA`, or "unclear"), `<label>_index` for each label, -1 to 1, NaN where nothing of it
-    drives the unit, and `<label>_least`, the criterion.
+    drives the unit, `<label>_least`, the criterion, and `<label>_drive`, how far the images it is about drive the unit.
     """
     driven = np.maximum(above_blank(stimuli, answers), 0)
 
@@ -60,7 +65,7 @@ def preferences(stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulu
     is_large = is_family(stimuli, "edge") | (is_dot & np.array([stimulus.size_px == DOT_PX[-1] for stimulus in stimuli]))
     lines = best(is_family(stimuli, "lines"))
     indices = {
-        "colour": _contrast(best(chromatic), best(~chromatic)),
+        "colour": _contrast(best(chromatic), best(~chromatic)) if coloured else np.full(answers.shape[1], np.nan),
         "edge": tuning["osi"],
         "curvature": tuning["curve_selectivity"],
         "dot": _contrast(best(is_dot), best(is_large)),
@@ -70,9 +75,10 @@ def preferences(stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulu
         "colour": best(chromatic), "edge": best(is_family(stimuli, "grating", "bar", "edge") & ~chromatic),
         "curvature": best(is_family(stimuli, "curve")), "dot": best(is_dot), "texture": lines,
     }
-    enough = {name: answer >= LEAST_DRIVE * driven.max(axis=0) for name, answer in about.items()}
+    drive = {name: _share(answer, driven.max(axis=0)) for name, answer in about.items()}
     labels = [
-        label({name: float(index[unit]) for name, index in indices.items() if enough[name][unit]}) for unit in range(answers.shape[1])
+        label({name: float(index[unit]) for name, index in indices.items() if drive[name][unit] >= LEAST_DRIVE})
+        for unit in range(answers.shape[1])
     ]
     evidence = {f"{name}_index": Column(MEANINGS[name], index) for name, index in indices.items()}
     least = {f"{name}_least": Column(f"least {name}_index for the label", np.full(len(labels), value)) for name, value in CRITERIA.items()}
@@ -84,6 +90,7 @@ def preferences(stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulu
         "preference": Column(meaning, np.array(labels)),
         **evidence,
         **least,
+        **{f"{name}_drive": Column(DRIVE, share) for name, share in drive.items()},
     })
 
 
@@ -104,5 +111,8 @@ def label(indices: dict[str, float]) -> str:
 
 
 def _contrast(one: Float[np.ndarray, "unit"], other: Float[np.ndarray, "unit"]) -> Float[np.ndarray, "unit"]:
-    total = one + other
-    return np.divide(one - other, total, out=np.full(total.shape, np.nan), where=total > 0)
+    return _share(one - other, one + other)
+
+
+def _share(part: Float[np.ndarray, "unit"], whole: Float[np.ndarray, "unit"]) -> Float[np.ndarray, "unit"]:
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)

@@ -65,11 +65,12 @@ def robustness(
         found = intact if change == "none" else answers(changed(images, change, level, rng), units)
         r2[row], answer_r2[row] = _r2(found, measured), _r2(found, intact)
         advance(1)
+    wide = "one column a unit, in the order of interpretation_tuning"
     return Table("scores of the students on scored images that were changed", {
         "change": Column(f"what was done to the images: none, {', '.join(LEVELS)}", np.array([change for change, _ in steps])),
         "level": Column(MEANING, np.array([level for _, level in steps])),
-        "r2": Column("squared correlation with the responses measured to the intact images, one column a unit", r2),
-        "answer_r2": Column("squared correlation with the student's answers to the intact images, one column a unit", answer_r2),
+        "r2": Column(f"squared correlation with the responses measured to the intact images; {wide}", r2),
+        "answer_r2": Column(f"squared correlation with the student's answers to the intact images; {wide}", answer_r2),
     })
 
 

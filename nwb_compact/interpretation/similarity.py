@@ -83,7 +83,7 @@ def similarity(
         f"Similarity of the same layer of different students, over {len(images)} images and {places} x {places} places of each map",
         {
             "layer": Column("layer of the students, 1 to 5", np.arange(1, N_LAYERS + 1)),
-            "cka": Column("debiased linear CKA (Kornblith et al. 2019), unit by unit in the order of the run", cka),
+            "cka": Column("debiased linear CKA (Kornblith et al. 2019), unit by unit in the order of interpretation_tuning", cka),
             "median_cka": Column("its median over pairs of different units", np.array([median(of_layer[pairs]) for of_layer in cka])),
         },
     )
@@ -107,7 +107,7 @@ def output_similarity(answers: Float[np.ndarray, "image unit"]) -> Table:
         f"Similarity of the answers of different students over {len(answers)} images",
         {
             UNIT: Column("row of the unit in the run", np.arange(len(r2))),
-            "r2": Column("squared correlation with the answers of every unit, in the order of the run", r2),
+            "r2": Column("squared correlation with the answers of every unit, in the order of these rows", r2),
             "mean_r2": Column("its mean over the other units", mean_of_known(others)),
         },
     )

@@ -67,7 +67,7 @@ class Stimulus:
 
 
 def battery() -> tuple[Stimulus, ...]:
-    """All made images, about 690; `drawn` draws them.
+    """All made images, about 1,000; `drawn` draws them.
 
     Examples
     --------
@@ -136,10 +136,10 @@ def _stripes() -> Iterator[Stimulus]:
         yield Stimulus("grating", orientation, wavelength, phase, APERTURE_PX)
     for colour, orientation, wavelength, phase in product(("red", "blue"), ORIENTATIONS_DEG[::3], (10.0, 20.0), (0.0, 180.0)):
         yield Stimulus("grating", orientation, wavelength, phase, APERTURE_PX, colour=colour)
-    for orientation, wavelength, size in product(ORIENTATIONS_DEG[::3], (7.0, 14.0), SURROUND_PX):
-        yield Stimulus("surround", orientation, wavelength, 0.0, size)
-    for orientation, wavelength, contrast in product(ORIENTATIONS_DEG[::3], (7.0, 14.0), CONTRASTS):
-        yield Stimulus("contrast", orientation, wavelength, 0.0, APERTURE_PX, contrast=contrast)
+    for orientation, wavelength, phase, size in product(ORIENTATIONS_DEG[::3], (7.0, 14.0), PHASES_DEG, SURROUND_PX):
+        yield Stimulus("surround", orientation, wavelength, phase, size)
+    for orientation, wavelength, phase, contrast in product(ORIENTATIONS_DEG[::3], (7.0, 14.0), PHASES_DEG, CONTRASTS):
+        yield Stimulus("contrast", orientation, wavelength, phase, APERTURE_PX, contrast=contrast)
     for first, turn, wavelength in product(ORIENTATIONS_DEG[::2], (45.0, 90.0), (5.0, 7.0, 10.0)):
         yield Stimulus("lines", first, wavelength, size_px=APERTURE_PX, second_orientation_deg=(first + turn) % 180)
     for direction in DIRECTIONS_DEG:

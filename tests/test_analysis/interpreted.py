@@ -181,6 +181,7 @@ def _images(units: Sequence[int], rng: np.random.Generator) -> dict[str, Table]:
         "natural_images": table(unit=np.repeat(units, 2 * ranks),
                                 kind=np.tile(np.repeat(["natural-strongest", "natural-weakest"], ranks), n),
                                 rank=np.tile(np.arange(ranks), 2 * n), row=np.tile([*range(ranks), *range(20, 20 + ranks)], n),
-                                answer=np.tile([*np.linspace(6, 4, ranks), *np.linspace(0, 1, ranks)], n)),
+                                answer=np.tile([*np.linspace(6, 4, ranks), *np.linspace(0, 1, ranks)], n),
+                                file=np.array([""] * (2 * ranks * n), dtype="<U40")),
         "natural_answers": table(unit=units, mean_answer=np.full(n, 1.5), sd_answer=np.full(n, 0.7), n_images=np.full(n, 1234)),
     }

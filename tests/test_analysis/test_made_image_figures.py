@@ -18,17 +18,15 @@ def captions(ax) -> list[str]:
 
 
 def test_a_row_of_the_pool_is_the_session_s_image_where_the_session_has_images_twice():
-    """The pool takes each image once, so its third one is the session's fourth."""
     pixels = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
-    rows = made.session_rows(["a", "b", "a", "c"])
-    ax = made.plot_natural_images(natural([2]), pixels, rows, np.array([0.0, 1.0, 0.0, 7.5]), np.zeros(4, bool))
+    ax = made.plot_natural_images(natural([3]), pixels, np.array([0.0, 1.0, 0.0, 7.5]), np.zeros(4, bool))
     assert ax.images[0].get_array().min() == 3
     assert captions(ax) == ["0.2 | 7.5"]
 
 
 def test_images_from_elsewhere_have_no_picture_and_no_response():
     pixels = np.zeros((3, 8, 8), np.uint8)
-    ax = made.plot_natural_images(natural([1, 3]), pixels, np.arange(3), np.full(3, np.nan), np.array([False, True, False]))
+    ax = made.plot_natural_images(natural([1, -1]), pixels, np.full(3, np.nan), np.array([False, True, False]))
     assert len(ax.images) == 1
     assert captions(ax) == ["0.2 | –*", "1.2"]
     assert "not an image\nof the session" in [text.get_text() for text in ax.texts]
@@ -36,8 +34,8 @@ def test_images_from_elsewhere_have_no_picture_and_no_response():
 
 def test_images_from_elsewhere_are_named_by_the_end_of_their_file():
     files = ["", "/data/photos.zip:faces/a_rather_long_name_of_image_0123.jpg"]
-    found = Table("", {**natural([1, 3]).columns, "file": Column("", np.array(files))})
-    ax = made.plot_natural_images(found, None, np.arange(3), np.full(3, np.nan), np.zeros(3, bool))
+    found = Table("", {**natural([1, -1]).columns, "file": Column("", np.array(files))})
+    ax = made.plot_natural_images(found, None, np.full(3, np.nan), np.zeros(3, bool))
     assert "a_rather_long_name_of_image_0123.jpg"[-made.LETTERS :] in [text.get_text().replace("\n", "") for text in ax.texts]
 
 
@@ -50,12 +48,12 @@ def test_the_most_extreme_image_comes_first_and_only_so_many_are_drawn():
     n = made.RANKS + 3
     rank = np.arange(n)[::-1]
     pixels = np.arange(n, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
-    ax = made.plot_natural_images(natural(np.arange(n), rank=rank), pixels, np.arange(n), np.zeros(n), np.zeros(n, bool))
+    ax = made.plot_natural_images(natural(np.arange(n), rank=rank), pixels, np.zeros(n), np.zeros(n, bool))
     assert [int(image.get_array().max()) for image in ax.images] == list(range(n - 1, n - 1 - made.RANKS, -1))
 
 
 def test_a_file_without_pixels_gives_frames_that_say_so():
-    ax = made.plot_natural_images(natural([0]), None, np.arange(1), np.ones(1), np.ones(1, bool))
+    ax = made.plot_natural_images(natural([0]), None, np.ones(1), np.ones(1, bool))
     assert not ax.images
     assert "no picture\nin the file" in [text.get_text() for text in ax.texts]
 

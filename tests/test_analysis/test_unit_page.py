@@ -131,13 +131,13 @@ def test_without_scored_images_pixels_or_scores_the_page_says_so(interpreted, un
 def test_images_from_elsewhere_are_announced(interpreted, undrawn):
     results, session, tables, measured = interpreted()
     assert "not in the file" not in unit_page.unit_sections(results, session, tables, measured, 0)[4].text
-    tables["natural_images"]["row"][0] = 40
+    tables["natural_images"]["file"][0] = "photos.zip:one.jpg"
     assert "not in the file" in unit_page.unit_sections(results, session, tables, measured, 0)[4].text
 
 
 @pytest.mark.parametrize(("label", "sentence"), [
     ("dot", "Its model prefers dots: it answers them more than large edges and surfaces (index 0.70, at least 0.33 is needed)."),
-    ("unclear", "What its model prefers is unclear: no index passes its criterion by a clear margin."),
+    ("unclear", "What its model prefers is unclear: of the labels whose images drive it, none passes its criterion by a clear margin."),
 ])
 def test_the_headline_says_what_is_preferred_with_its_evidence_and_how_good_the_model_is(label, sentence, interpreted):
     results, _, tables, _ = interpreted()

@@ -105,6 +105,15 @@ def test_effects_are_what_silencing_takes_away(detected):
         assert effect == curve[intact.argmax()]
 
 
+def test_a_connection_does_not_depend_on_where_the_sign_stands(detected):
+    """A kernel and the weights that read it may both be negative: that is the same student."""
+    arrays = {name: array.copy() for name, array in dot_detector().arrays.items()}
+    arrays["layer4.depthwise"][SUPPRESSING] *= -1
+    arrays["layer4.pointwise"][:, SUPPRESSING] *= -1
+    found = smallest_circuit(StudentWeights(arrays), dots())
+    np.testing.assert_allclose(found.connections["weight"], detected.connections["weight"], rtol=1e-4)
+
+
 def test_connections_are_weights_times_what_they_weigh_varies(detected):
     """Kernels that take one pixel: a layer of stride 2 takes those of odd number, see `student.same_padding`."""
     brighter = np.maximum(dots()[..., 0].astype(float) - 117, 0)

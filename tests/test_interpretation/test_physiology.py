@@ -42,6 +42,7 @@ def test_a_unit_of_one_orientation_is_fully_selective_and_one_of_all_not_at_all(
 
 @pytest.mark.parametrize(("of_phase", "expected"), [
     (lambda phase: max(np.cos(phase), 0.0), 2.0),  # of the four phases one drives: F0 1/4, F1 2/4
+    (lambda phase: np.cos(phase), 2.0),  # answers below blank count as none, so a linear unit is as simple as a rectified one
     (lambda phase: 1.0, 0.0),
     (lambda phase: 1.0 + 0.5 * np.cos(phase), 0.5),
 ])

@@ -12,6 +12,7 @@ from nwb_compact.nwb_interpretation import read_interpretation
 from nwb_compact.nwb_results import write_results
 from nwb_compact.nwb_session import write_session
 from nwb_compact.results import StudentWeights, example_results
+from nwb_compact.session import Images, image_sha256
 from nwb_compact.simulate import simulate_session
 from nwb_compact.student import example_student
 
@@ -25,6 +26,7 @@ extremes = 3
 maximizing = 2
 maximizing_grey = 1
 minimizing = 1
+minimizing_grey = 0
 adversarial = 1
 steps = 3
 adversarial_steps = 2
@@ -32,7 +34,8 @@ adversarial_steps = 2
 TABLES = {
     "receptive_fields", "probes", "tuning", "preferences", "consolidation", "consolidation_test", "similarity", "similarity_test",
     "output_similarity", "early_filters", "early_filter_clusters", "ablation", "circuit_filters", "circuit_connections", "circuits",
-    "made_images", "made_image_similarity", "natural_images", "natural_answers", "robustness", "field_maps", "structure", "near_pairs",
+    "made_images", "made_image_similarity", "natural_images", "natural_answers", "robustness", "field_maps", "structure",
+    "near_pairs", "provenance",
 }
 
 
@@ -100,10 +103,32 @@ def test_same_seed_same_tables(fitted, run):
     for seed in (1, 1, 2):
         assert run(fitted, "--units", names[0], "--seed", seed).exit_code == 0
         found.append(read_interpretation(fitted, "example"))
-    for name in TABLES:
+    for name in TABLES - {"provenance"}:
         for key, column in found[0][name].columns.items():
             np.testing.assert_array_equal(column.values, found[1][name][key], err_msg=f"{name} {key}")
     assert (found[0]["made_images"]["image"] != found[2]["made_images"]["image"]).any()
+
+
+def test_what_cannot_be_found_out_is_said_and_the_rest_is_complete(tmp_path, run):
+    """A grey session none of whose images is scored, and a student with constant output."""
+    session = simulate_session(n_units=2, n_images=20, n_repeats=2, seed=0)
+    pixels = np.repeat(np.asarray(session.images.pixels)[..., :1], 3, axis=3)
+    session = replace(session, images=Images(session.images.name, tuple(map(image_sha256, pixels)), pixels))
+    write_session(session, tmp_path / "grey.nwb")
+    students = (example_student((4, 4, 3, 3, 3)), constant(example_student()))
+    results = replace(example_results(session), side=("fit",) * 20, students=students)
+    write_results(results, tmp_path / "grey.nwb")
+    done = run(tmp_path / "grey.nwb")
+    assert done.exit_code == 0, done.output
+    assert f"no image moves the answers of {results.unit_name[1]}:" in done.output
+    assert "no image is scored" in done.output
+    assert "nothing is said of colour" in done.output
+    found = read_interpretation(tmp_path / "grey.nwb", results.run_id)
+    assert np.isnan(found["preferences"]["colour_index"]).all()
+    assert np.isnan(found["robustness"]["r2"]).all()
+    assert np.isnan(found["ablation"]["r2_change"]).all()
+    assert np.isfinite(found["robustness"]["answer_r2"][:, 0]).all()
+    assert np.isfinite(found["ablation"]["r2_with_intact"][found["ablation"]["unit"] == 0]).all()
 
 
 @pytest.mark.parametrize(("arguments", "says"), [
