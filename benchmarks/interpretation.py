@@ -3,6 +3,7 @@
     python benchmarks/interpretation.py labels [--seeds 20]
     python benchmarks/interpretation.py images SESSION.nwb [--run RUN] [--pool 5000]
     python benchmarks/interpretation.py detectors MODELS.nwb [--run RUN] [--threads 2]
+    python benchmarks/interpretation.py speed SESSION.nwb [--run RUN] [--minutes 10]
 
 labels: a dot, an edge, a colour, a curvature and a texture neuron of each seed are shown the battery themselves; how many get the label of
 what they are wired for. Exit status 1 unless all dot, edge, colour and curvature neurons do.
@@ -15,14 +16,21 @@ detectors: of all students of a run (the published models: `nwb-compact convert 
 necessary the filters of each layer are for that. Exit status 1 unless there is one that the study describes: a filter of its layer 4 is
 necessary (index of at least 0.75), and none of its layer 3 (all below 0.25). The study counts kernels, so its filter k of layer 4 is the
 one that gives our map k of layer 3.
+
+speed: `nwb-compact interpret` of copies of the file, with a quarter, a half and all of the units of a run. Exit status 1 unless all take at
+most `--minutes`, and the cost of a unit does not rise by more than a tenth from half of them to all.
 """
 
 import argparse
+import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -66,6 +74,11 @@ def main() -> None:
     of_detectors.add_argument("--run")
     of_detectors.add_argument("--threads", type=int, default=2)
     of_detectors.set_defaults(measure=detectors)
+    of_speed = commands.add_parser("speed")
+    of_speed.add_argument("session", type=Path)
+    of_speed.add_argument("--run")
+    of_speed.add_argument("--minutes", type=float, default=10)
+    of_speed.set_defaults(measure=speed)
     wanted = parser.parse_args()
     sys.exit(0 if wanted.measure(wanted) else 1)
 
@@ -154,6 +167,22 @@ def detectors(wanted: argparse.Namespace) -> bool:
         unit, indices = selective[row], " ".join(f"{one:.2f}" for one in found[row])
         print(f"{unit:4d} {tuned['dot_px'][unit]:8g} {tuned['size_suppression'][unit]:12.2f}  {indices}")
     return bool(as_described.any())
+
+
+def speed(wanted: argparse.Namespace) -> bool:
+    """How long the whole battery takes."""
+    results, cost = read_results(wanted.session, wanted.run)[-1], {}
+    n_all = len(results.unit_name)
+    for n in (n_all // 4, n_all // 2, n_all):
+        with TemporaryDirectory() as folder:
+            copy = shutil.copy(wanted.session, folder)
+            command = [sys.executable, "-m", "nwb_compact.cli", "interpret", copy, "--run", results.run_id, "--quiet"]
+            begin = time.monotonic()
+            subprocess.run([*command, "--units", *results.unit_name[:n]], check=True, stdout=subprocess.DEVNULL)
+            cost[n] = time.monotonic() - begin
+        print(f"{n} units: {cost[n]:.0f} s, {cost[n] / n:.1f} s a unit", flush=True)
+    linear = cost[n_all] / n_all <= 1.1 * cost[n_all // 2] / (n_all // 2)
+    return linear and cost[n_all] <= 60 * wanted.minutes
 
 
 if __name__ == "__main__":

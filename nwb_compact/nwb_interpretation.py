@@ -13,7 +13,7 @@ from pynwb import NWBHDF5IO, ProcessingModule
 
 from nwb_compact import contract as c
 from nwb_compact.interpretation.tables import UNIT, Column, Table
-from nwb_compact.nwb_io import column, export_changed, opened, region, table
+from nwb_compact.nwb_io import column, export_changed, opened, region, table, told_as_damage
 from nwb_compact.nwb_results import run_module
 from nwb_compact.safe_write import replaced_safely
 
@@ -72,7 +72,8 @@ def read_interpretation(file_path: str | Path, run_id: str) -> dict[str, Table]:
     file_path = Path(file_path)
     with opened(file_path) as file:
         module = run_module(file.nwbfile, run_id, file_path)
-        return {name.removeprefix(c.INTERPRETATION_PREFIX): _read(part) for name, part in _parts(module).items()}
+        with told_as_damage(f"{file_path}: {c.RUN_PREFIX}{run_id}", "the tables of an interpretation"):
+            return {name.removeprefix(c.INTERPRETATION_PREFIX): _read(part) for name, part in _parts(module).items()}
 
 
 def _copy_without(source: Path, target: Path, run_id: str) -> None:

@@ -77,6 +77,18 @@ def open_hdf5(file_path: str | Path, *, locking: bool = True) -> h5py.File:
         raise _not_hdf5(file_path, error) from error
 
 
+@contextmanager
+def told_as_damage(where: object, expected: str) -> Iterator[None]:
+    """Whatever else goes wrong while a part of an open file is read becomes one line: pynwb and h5py raise nearly every type there is."""
+    try:
+        yield
+    except NwbCompactError:
+        raise
+    except Exception as error:
+        found, next_step = f"damage ({type(error).__name__}: {one_line(error)})", "copy the file again from where it came"
+        raise NwbCompactError(where, found=found, expected=expected, next_step=next_step) from error
+
+
 def export_changed(file: OpenFile, target: Path) -> None:
     """Write an open file anew, object by object, without what was taken out of it; what is linked from other files is copied too."""
     file.nwbfile.set_modified()

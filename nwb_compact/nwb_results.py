@@ -15,7 +15,7 @@ from pynwb.ecephys import LFP, ElectricalSeries, FilteredEphys
 
 from nwb_compact import contract as c
 from nwb_compact.errors import NwbCompactError, nearest
-from nwb_compact.nwb_io import column, export_changed, numbers, opened, region, smallest_unsigned, strings, table
+from nwb_compact.nwb_io import column, export_changed, numbers, opened, region, smallest_unsigned, strings, table, told_as_damage
 from nwb_compact.nwb_students import read_students, student_tables
 from nwb_compact.results import Results, baselines_of, score_columns, shared_arrays
 from nwb_compact.safe_write import replaced_safely
@@ -89,7 +89,7 @@ def read_results(file_path: str | Path, run_id: str | None = None) -> tuple[Resu
         modules = _run_modules(file.nwbfile)
         if run_id is not None:
             run_module(file.nwbfile, run_id, file_path)  # or say that there is none
-        runs = [_read_run(one, module, file_path) for one, module in modules.items() if run_id in (None, one)]
+        runs = [_read_run(one, module, f"{file_path}: {c.RUN_PREFIX}{one}") for one, module in modules.items() if run_id in (None, one)]
     return tuple(results for _, results in sorted(runs, key=lambda numbered: numbered[0]))
 
 
@@ -266,8 +266,17 @@ def _run_modules(nwbfile: NWBFile) -> dict[str, ProcessingModule]:
     return {name.removeprefix(c.RUN_PREFIX): held for name, held in nwbfile.processing.items() if name.startswith(c.RUN_PREFIX)}
 
 
-def _read_run(run_id: str, module: ProcessingModule, file_path: Path) -> tuple[int, Results]:
-    where = f"{file_path}: {c.RUN_PREFIX}{run_id}"
+def _read_run(run_id: str, module: ProcessingModule, where: str) -> tuple[int, Results]:
+    with told_as_damage(where, "the tables of a run"):
+        number, results = _held_run(run_id, module, where)
+    infinite = [name for name, column in results.scores.items() if np.isinf(column).any()]
+    if infinite:
+        found, next_step = f"infinite numbers in {c.RUN_SCORES}/{infinite[0]}", "copy the file again from where it came"
+        raise NwbCompactError(where, found=found, expected="numbers, or NaN where there is none", next_step=next_step)
+    return number, results
+
+
+def _held_run(run_id: str, module: ProcessingModule, where: str) -> tuple[int, Results]:
     number, units = _run_number(module, where), _part(module, c.RUN_UNITS, where)
     scores, predictions = _part(module, c.RUN_SCORES, where), _part(module, c.RUN_PREDICTIONS, where)
     unit_name = strings(units, c.UNIT_NAME, where)
