@@ -31,7 +31,7 @@ from nwb_compact.memory import keep_freed_memory
 from nwb_compact.nwb_results import require_place, run_ids, write_results
 from nwb_compact.oracle import FileTeachers, Oracle, OwnTeacher, seen_by
 from nwb_compact.progress import stage
-from nwb_compact.provenance import commit, input_hash, record
+from nwb_compact.provenance import command_line, commit, input_hash, record
 from nwb_compact.results import Results, StudentWeights, median
 from nwb_compact.safe_write import require_writable
 from nwb_compact.scoring import Predictions, score_units

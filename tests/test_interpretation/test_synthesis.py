@@ -11,7 +11,7 @@ from nwb_compact.interpretation.tables import stacked
 from nwb_compact.student import example_student, predict
 from tests.test_interpretation.students import BLUE, LEFT, RED, RIGHT, half_student, with_readout
 
-FEW = Interpret(steps=30, adversarial_steps=10, blur_every=10)
+FEW = Interpret(maximizing_grey=1, minimizing_grey=0, steps=30, adversarial_steps=10, blur_every=10)
 MEAN, CONTRAST = 110.0, 45.0
 
 
@@ -195,7 +195,7 @@ def test_students_that_answer_nothing_give_nan_and_leave_the_others_alone():
 
 
 def test_kinds_can_be_left_out():
-    settings = Interpret(maximizing=1, maximizing_grey=0, minimizing=0, adversarial=0, steps=2)
+    settings = Interpret(maximizing=1, maximizing_grey=0, minimizing=0, minimizing_grey=0, adversarial=0, steps=2)
     images, similarity = made_images(half_student(), natural(), settings, seed=0)
     assert images["kind"].tolist() == ["maximizing"]
     assert np.isnan(similarity["seed_similarity"]).all()

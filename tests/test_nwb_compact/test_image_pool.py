@@ -105,10 +105,10 @@ def test_every_image_from_elsewhere_can_be_found_again(tmp_path, is_kept):
     rows = np.arange(len(pool))[::-1]
     for name, image in zip(pool.names(rows), pool.read(rows), strict=True):
         place, _, inside = name.rpartition(":")
-        if place == str(folder):
+        if place == folder.name:
             np.testing.assert_array_equal(np.asarray(Image.open(folder / inside)), image)
         elif place:
-            assert place == str(session)
+            assert place == session.name
             np.testing.assert_array_equal(FURTHER[7:][int(inside)], image)
     assert pool.names(rows).count("") == len(OWN)
 
