@@ -175,8 +175,10 @@ def _curves(stimuli: Sequence[Stimulus], driven: np.ndarray) -> dict[str, float]
 def _tuned(
     stimuli: Sequence[Stimulus], driven: np.ndarray, chosen: Sequence[bool], axes: tuple[str, ...]
 ) -> tuple[list[np.ndarray], np.ndarray] | None:
-    """Answers to a full set of stimuli along its axes, and the values there; None where none of them drives the unit."""
+    """Answers to a full set of stimuli along its axes, and the values there; None where none of them was shown or drives the unit."""
     rows = [row for row, is_chosen in enumerate(chosen) if is_chosen]
+    if not rows:
+        return None
     values = [np.unique([getattr(stimuli[row], axis) for row in rows]) for axis in axes]
     place = tuple(np.array([np.searchsorted(known, getattr(stimuli[row], axis)) for row in rows])
                   for known, axis in zip(values, axes, strict=True))
