@@ -64,6 +64,7 @@ session = Session(
         name=tuple(spike_times_s),
         spike_times_s=tuple(spike_times_s.values()),  # None if you have only counts
         obs_intervals_s=np.array([[0.0, 90.0]]),  # when the recording ran, or None
+        resolution_s=1 / 30_000,  # one sample of the recording; archives ask for it
     ),
     response_units=ResponseUnits(  # column j of the counts is this unit in this window
         unit_index=np.arange(len(spike_times_s), dtype=np.uint32),

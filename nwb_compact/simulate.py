@@ -46,6 +46,8 @@ FIXATION_S = 0.3
 """Between the start of a trial and its first image."""
 PAUSE_S = (0.8, 1.2)
 """Between trials, drawn uniformly."""
+SAMPLING_HZ = 30_000.0
+"""Of the recording; spikes are told to one sample."""
 BROKEN_TRIALS = 0.05
 """Share of trials in which the animal looks away."""
 
@@ -205,7 +207,8 @@ class _Spikes:
         answers = np.repeat(opens_s, n_spikes) + self.rng.uniform(0, length_s, n_spikes.sum())
         end_s = _end_s(presentations)
         idle = self.rng.uniform(0, end_s, self.rng.poisson(self.neuron.baseline / length_s * end_s))
-        return np.unique(np.concatenate([answers, idle[~_is_in_window(idle, opens_s, length_s)]]))
+        times_s = np.concatenate([answers, idle[~_is_in_window(idle, opens_s, length_s)]])
+        return np.unique(np.ceil(times_s * SAMPLING_HZ)) / SAMPLING_HZ
 
 
 def _is_in_window(times_s: Float[np.ndarray, "spike"], opens_s: Float[np.ndarray, "presentation"],
@@ -244,7 +247,8 @@ def _session(arguments: str, pixels: UInt8[np.ndarray, "image height width 3"], 
                         description="Simulated, no animal: species and age are stated only because archives require them."),
         images=images,
         presentations=presentations,
-        units=Units(tuple(neuron.name for neuron in neurons), spike_times_s, obs_intervals_s=np.array([[0.0, _end_s(presentations)]])),
+        units=Units(tuple(neuron.name for neuron in neurons), spike_times_s, obs_intervals_s=np.array([[0.0, _end_s(presentations)]]),
+                    resolution_s=1 / SAMPLING_HZ),
         response_units=ResponseUnits(np.arange(n_units, dtype=np.uint32), np.full(n_units, WINDOW_S[0]), np.full(n_units, WINDOW_S[1])),
         counts=_counts(presentations, spike_times_s),
         mean_responses=None,

@@ -26,8 +26,9 @@ from PIL import Image
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.session import Presentations, Session
+from nwb_compact.simulate import SAMPLING_HZ
 from nwb_compact.simulated_recording import SimulatedRecording, recorded_samples, simulated_recording
-from nwb_compact.simulated_voltage import SAMPLING_HZ, Layout
+from nwb_compact.simulated_voltage import Layout
 
 OFFSET_S = (3600.0, 72_000.0)
 """The stimulus computer was switched on hours before the recording."""

@@ -15,9 +15,9 @@ from spikeinterface import BaseRecording
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.session import Device, Electrodes, Session, Waveforms
+from nwb_compact.simulate import SAMPLING_HZ
 from nwb_compact.simulated_voltage import (
     BEFORE_PEAK_S,
-    SAMPLING_HZ,
     Layout,
     background,
     digitised,

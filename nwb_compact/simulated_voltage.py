@@ -18,9 +18,10 @@ from jaxtyping import Float, Integer
 from probeinterface import Probe, generate_multi_columns_probe
 from spikeinterface import BaseRecording, NumpySorting
 
+from nwb_compact.simulate import SAMPLING_HZ
+
 Layout = Literal["probe", "utah"]
 
-SAMPLING_HZ = 30_000.0
 LSB_UV = 0.195
 """Microvolts of one step of the 16-bit converter, as in Intan's amplifiers."""
 COLUMN_PITCH_UM, ROW_PITCH_UM = 30.0, 40.0

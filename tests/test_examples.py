@@ -7,6 +7,7 @@ import numpy as np
 
 from nwb_compact.check import check
 from nwb_compact.nwb_session import read_session
+from nwb_compact.validate import findings
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -14,6 +15,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def test_your_own_recordings_become_a_sound_session_with_the_right_counts(capsys):
     made = runpy.run_path(str(EXAMPLES / "03_your_own_recordings.py"))
     assert check(made["file_path"]) == ()
+    assert [one for one in findings(made["file_path"]) if one.blocks] == []
     assert capsys.readouterr().out.endswith(
         "all is well; 3 units, 40 images (40 different, 0 without a response), 160 presentations, single-trial counts\n"
     )

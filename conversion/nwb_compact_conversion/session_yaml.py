@@ -197,7 +197,8 @@ class Responses(Stage):
     time_unit: Literal["s", "ms", "samples"] = "s"
     """counts: unit of spike times, which count from the start of the recording."""
     sampling_frequency_hz: float | None = Field(None, gt=0)
-    """counts: samples a second of spike times, needed where they are in samples."""
+    """counts: samples a second of the recording that spikes were found in. Needed where their times are in samples; DANDI's inspector asks
+    for it (as the resolution of spike times) in any unit."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Responses":

@@ -111,12 +111,13 @@ def _by_unit(unit: np.ndarray, time: np.ndarray) -> dict[str, Float[np.ndarray, 
 
 def _second(file_path: Path, responses: Responses) -> tuple[float, float | None]:
     """What a stored time is multiplied with, and the smallest difference of two times where it is known."""
+    sample_s = None if responses.sampling_frequency_hz is None else 1 / responses.sampling_frequency_hz
     if responses.time_unit != "samples":
-        return {"s": 1.0, "ms": 1e-3}[responses.time_unit], None
-    if responses.sampling_frequency_hz is None:
+        return {"s": 1.0, "ms": 1e-3}[responses.time_unit], sample_s
+    if sample_s is None:
         found, next_step = "spike times in samples", "give responses.sampling_frequency_hz"
         raise NwbCompactError(file_path, found=found, expected="samples a second", next_step=next_step)
-    return 1 / responses.sampling_frequency_hz, 1 / responses.sampling_frequency_hz
+    return sample_s, sample_s
 
 
 def _require_times(file_path: Path, names: tuple[str, ...], spikes: tuple[np.ndarray, ...], responses: Responses) -> None:
