@@ -22,7 +22,7 @@ from nwb_compact.errors import NwbCompactError, one_line
 from nwb_compact.image_files import decoded
 from nwb_compact.image_index import ImageIndex, opened_index
 from nwb_compact.image_survey import KEPT_BYTES, LEAST_SIDE_PX, Colour, listed, survey
-from nwb_compact.images import RGB_SHAPE, is_grey, pixel_digests, square_rgb
+from nwb_compact.images import RGB_SHAPE, distinct_rows, is_grey, pixel_digests, square_rgb
 from nwb_compact.safe_write import is_alive
 
 FEW_GREY = 0.1
@@ -120,8 +120,7 @@ def image_pool(
     >>> len(pool), bool((pool.read(np.array([1, 0])) == images[[1, 0]]).all())
     (2, True)
     """
-    _, first = np.unique(pixel_digests(own), return_index=True)
-    own = own[np.sort(first)]
+    own = own[distinct_rows(own)]
     if not places:
         return ImagePool(own)
     grey = is_grey(own).mean()
@@ -162,7 +161,6 @@ class FurtherImages:
             here = np.flatnonzero(which == number)
             pixels[here] = self.places[number].read(entries[here] - self.start[number], self.digests[rows[here]])
         return pixels
-
 
     def name(self, row: int) -> str:
         """Where an image lies."""

@@ -5,7 +5,7 @@ from hashlib import sha256
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, UInt8, UInt64
+from jaxtyping import Bool, Float32, Integer, UInt8, UInt64
 from PIL import Image
 from torch.nn import functional
 
@@ -133,6 +133,19 @@ def pixel_digests(images: UInt8[np.ndarray, "image 112 112 3"]) -> UInt64[np.nda
     """
     prefixes = b"".join(sha256(np.ascontiguousarray(image).data).digest()[:8] for image in images)
     return np.frombuffer(prefixes, "<u8").astype(np.uint64)
+
+
+def distinct_rows(images: UInt8[np.ndarray, "image 112 112 3"]) -> Integer[np.ndarray, "distinct"]:
+    """Row of the first of each different image, ascending.
+
+    Examples
+    --------
+    >>> black, white = np.zeros((1, 112, 112, 3), np.uint8), np.full((1, 112, 112, 3), 255, np.uint8)
+    >>> distinct_rows(np.concatenate([white, black, white])).tolist()
+    [0, 1]
+    """
+    _, first = np.unique(pixel_digests(images), return_index=True)
+    return np.sort(first)
 
 
 def _resized(images: UInt8[np.ndarray, "image height width 3"]) -> UInt8[np.ndarray, "image 112 112 3"]:

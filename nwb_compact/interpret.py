@@ -7,6 +7,7 @@ its tuning, which images drive and silence it, and how robust all that is. Every
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from nwb_compact import __version__
 from nwb_compact.config import Interpret, flat, interpretation
 from nwb_compact.errors import NwbCompactError, counted, nearest
 from nwb_compact.image_pool import ImagePool, image_pool
-from nwb_compact.images import as_rgb, is_grey, pixel_digests
+from nwb_compact.images import as_rgb, distinct_rows, is_grey
 from nwb_compact.interpretation.ablation import ablate
 from nwb_compact.interpretation.circuit import smallest_circuit
 from nwb_compact.interpretation.consolidation import consolidation, drop_test
@@ -81,6 +82,15 @@ class Subject:
         """A `receptive_field.Answers`: what some of the chosen units' students answer."""
         return predict_all([self.students[unit] for unit in units], images).astype(np.float64)
 
+    def any_images(self, n: int, purpose: str) -> Integer[np.ndarray, "drawn"]:
+        """Rows of at most `n` images of the session, drawn by the seed, in their order."""
+        return self.some(np.arange(len(self.images)), n, purpose)
+
+    @cached_property
+    def is_grey(self) -> bool:
+        """Whether the session has no image in colour, so that nothing can be known of colours."""
+        return bool(is_grey(self.images).all())
+
     def some(self, rows: Integer[np.ndarray, "row"], n: int, purpose: str) -> Integer[np.ndarray, "drawn"]:
         """At most `n` of some rows, drawn by the seed, in their order."""
         drawn_rows = np.random.default_rng(derived_seed(self.seed, purpose)).permutation(rows)[:n]
@@ -104,7 +114,6 @@ def interpretation_of(subject: Subject, settings: Interpret, work: Work) -> dict
     Tables whose column `unit` holds rows of the run.
     """
     n_units = len(subject.students)
-    every = np.arange(len(subject.images))
 
     def done(name: str, total: int, make: Callable[[Advance], Tables]) -> dict[str, Table]:
         def with_progress() -> Tables:
@@ -113,7 +122,7 @@ def interpretation_of(subject: Subject, settings: Interpret, work: Work) -> dict
 
         return kept(work.path(f"{name}.npz"), with_progress)
 
-    natural = subject.images[subject.some(every, settings.similarity_images, "natural")]
+    natural = subject.images[subject.any_images(settings.similarity_images, "natural")]
     found = done("receptive fields", 1, lambda advance: _fields(subject, settings, advance))
     fields = found["receptive_fields"]
     found |= done("physiology", n_units, lambda advance: _physiology(subject, settings, fields, advance))
@@ -130,7 +139,7 @@ def interpretation_of(subject: Subject, settings: Interpret, work: Work) -> dict
 
 
 def _fields(subject: Subject, settings: Interpret, advance: Advance) -> Tables:
-    rows = subject.some(np.arange(len(subject.images)), settings.field_images, "covered")
+    rows = subject.any_images(settings.field_images, "covered")
     fields = receptive_fields(subject.answers, len(subject.students), subject.images[rows])
     advance(1)
     return {"receptive_fields": fields, "field_maps": field_maps(subject.students, subject.images[rows])}
@@ -140,10 +149,10 @@ def _physiology(subject: Subject, settings: Interpret, fields: Table, advance: A
     stimuli = battery()
     answers = probed(subject.answers, fields, stimuli, advance=advance)
     tuned = tuning(stimuli, answers)
-    rows, seed = subject.some(np.arange(len(subject.images)), settings.scrambled_images, "scrambled"), derived_seed(subject.seed, "phases")
-    coloured = not is_grey(subject.images).all()
+    rows, seed = subject.any_images(settings.scrambled_images, "scrambled"), derived_seed(subject.seed, "phases")
     return {
-        "probes": probe_table(stimuli, answers), "tuning": tuned, "preferences": preferences(stimuli, answers, tuned, coloured=coloured),
+        "probes": probe_table(stimuli, answers), "tuning": tuned,
+        "preferences": preferences(stimuli, answers, tuned, coloured=not subject.is_grey),
         "structure": structure(subject.answers, fields, subject.images[rows], seed=seed),
     }
 
@@ -181,7 +190,7 @@ def _ablation(subject: Subject, settings: Interpret, fields: Table, tuned: Table
 
 
 def _images(subject: Subject, settings: Interpret, advance: Advance) -> Tables:
-    rows = subject.some(np.arange(len(subject.images)), settings.start_images, "starts")
+    rows = subject.any_images(settings.start_images, "starts")
     seed = derived_seed(subject.seed, "made images") % 2**31
 
     def of(unit: int) -> dict[str, Table]:
@@ -291,7 +300,7 @@ def command(
     if export_to is not None:
         export_images(export_to, found["made_images"], results.unit_name)
     work.remove()
-    for line in left_out(found, results):
+    for line in left_out(found, results, subject):
         click.echo(f"{file}: {line}")
     click.echo(f"{file}: run {results.run_id}, {summary(found)}")
 
@@ -310,7 +319,7 @@ def summary(found: Mapping[str, Table]) -> str:
     return f"{counted(len(found['preferences']), 'unit')} interpreted: " + ", ".join(f"{-n} {name}" for n, name in most_first)
 
 
-def left_out(found: Mapping[str, Table], results: Results) -> list[str]:
+def left_out(found: Mapping[str, Table], results: Results, subject: Subject) -> list[str]:
     """What could not be found out, a line each."""
     lines, silent = [], ~np.isfinite(found["receptive_fields"]["rf_diameter_px"])
     if silent.any():
@@ -318,7 +327,7 @@ def left_out(found: Mapping[str, Table], results: Results) -> list[str]:
         lines.append(f"no image moves the answers of {names}: they are in the tables, without findings")
     if "scored" not in results.side:
         lines.append("no image is scored, so nothing is compared with measured responses")
-    if np.isnan(found["preferences"]["colour_index"]).all() and not silent.all():
+    if subject.is_grey:
         lines.append("the images of the session are grey, so nothing is said of colour")
     return lines
 
@@ -353,8 +362,8 @@ def _subject(file: Path, results: Results, rows: np.ndarray, places: Sequence[Pa
     scored = np.flatnonzero(np.array(results.side) == "scored")
     if not len(scored):
         measured, scored = np.full_like(measured, np.nan), np.arange(len(pixels))
-    _, first = np.unique(pixel_digests(pixels), return_index=True)
-    return Subject(rows, tuple(results.students[row] for row in rows), pixels, scored, measured[:, rows], np.sort(first), pool, seed)
+    students = tuple(results.students[row] for row in rows)
+    return Subject(rows, students, pixels, scored, measured[:, rows], distinct_rows(pixels), pool, seed)
 
 
 def _digest(subject: Subject) -> str:

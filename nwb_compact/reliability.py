@@ -157,6 +157,23 @@ def correlation(a: Float[np.ndarray, "image unit"], b: Float[np.ndarray, "image 
     return np.divide(product, scale, out=np.full_like(product, np.nan), where=scale > 1e-12)
 
 
+def r2_where_known(
+    predicted: Float[np.ndarray, "image unit"], measured: Float[np.ndarray, "image unit"], *, fewest: int = 1
+) -> Float[np.ndarray, "unit"]:
+    """Squared correlation of each column over the images that it was measured with; NaN where they are fewer than `fewest`.
+
+    Examples
+    --------
+    >>> r2_where_known(np.array([[0.0], [1.0], [2.0], [9.0]]), np.array([[1.0], [3.0], [5.0], [np.nan]]))
+    array([1.])
+    """
+    r2 = np.full(predicted.shape[1], np.nan)
+    for unit, rows in enumerate(np.isfinite(measured).T):
+        if rows.sum() >= fewest:
+            r2[unit] = correlation(predicted[rows, unit : unit + 1], measured[rows, unit : unit + 1])[0] ** 2
+    return r2
+
+
 def _half_means(
     count: Float[np.ndarray, "kept unit"], row: Integer[np.ndarray, "kept"], rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "shown unit"], Float[np.ndarray, "shown unit"]]:

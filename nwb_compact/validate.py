@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from nwb_compact.check import check
-from nwb_compact.errors import NwbCompactError, one_line
+from nwb_compact.errors import NwbCompactError, counted, one_line
 from nwb_compact.nwb_io import open_hdf5
 
 SEVERITIES = {
@@ -121,7 +121,6 @@ def command(files: tuple[Path, ...], as_json: bool) -> None:
         for line in table(found):
             click.echo(line)
         suggestions = sum(one.severity == "SUGGESTION" for one in found)
-        rest = f"{suggestions} suggestion{'' if suggestions == 1 else 's'}"
-        click.echo(f"{file}: {f'{n} to mend before it is shared' if n else 'valid'}; {rest}")
+        click.echo(f"{file}: {f'{n} to mend before it is shared' if n else 'valid'}; {counted(suggestions, 'suggestion')}")
     if blocked:
         raise SystemExit(1)

@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nwb_compact.interpretation.tables import Table
-from nwb_compact.results import IMAGE_PX
 from nwb_compact_analysis.strips import say_nothing_known
 from nwb_compact_analysis.style import PAGE_IN, axes_or_new, styled
-from nwb_compact_analysis.tuning_figures import LINE, Probed, answers_over, number_of, panel
+from nwb_compact_analysis.tuning_figures import EXTENT_PX, LINE, Probed, answers_over, image_axes, number_of, panel
 
 HEIGHT_IN = 1.65
 PANEL_IN = 1.65
@@ -81,14 +80,9 @@ def plot_contrast(probed: Probed, ax: Axes | None = None) -> Axes:
 
 
 def _map(values: Float[np.ndarray, "row column"], colours: str, low: float, high: float, ax: Axes | None) -> Axes:
-    ax = axes_or_new(ax, PANEL_IN, PANEL_IN)
-    half = IMAGE_PX / 2
-    ax.set(xlim=(-half, half), ylim=(half, -half), aspect="equal", xlabel="px right of the centre")
-    ax.set_xticks([-50, 0, 50])
-    ax.set_yticks([-50, 0, 50])
-    ax.spines[:].set_visible(True)
+    ax = image_axes(axes_or_new(ax, PANEL_IN, PANEL_IN))
     if not np.isfinite(values).all() or not high > 0:
         say_nothing_known(ax, "nothing\nanswered")
         return ax
-    ax.imshow(values, extent=(-half, half, half, -half), cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+    ax.imshow(values, extent=EXTENT_PX, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
     return ax

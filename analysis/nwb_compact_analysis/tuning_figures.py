@@ -26,6 +26,8 @@ PANEL_IN = 1.9, 1.75
 HEIGHT_IN = 2.9
 """Of the tuning figure: two rows of panels."""
 
+EXTENT_PX = (-IMAGE_PX / 2, IMAGE_PX / 2, IMAGE_PX / 2, -IMAGE_PX / 2)
+"""Left, right, bottom and top of an image, from its centre."""
 LINE: Mapping[str, Any] = {"color": STUDENT, "marker": STUDENT_MARKER, "markersize": 3, "linewidth": 1.2}
 Tables = Mapping[str, Table]
 
@@ -94,6 +96,15 @@ def plot_evidence(preference: Table, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def image_axes(ax: Axes) -> Axes:
+    """Axes as large as an image, in pixels from its centre."""
+    ax.set(xlim=EXTENT_PX[:2], ylim=EXTENT_PX[2:], aspect="equal", xlabel="px right of the centre")
+    ax.set_xticks([-50, 0, 50])
+    ax.set_yticks([-50, 0, 50])
+    ax.spines[:].set_visible(True)
+    return ax
+
+
 @styled
 def plot_receptive_field(field: Table, ax: Axes | None = None) -> Axes:
     """Share of the change of the answer when a place of natural images is covered; the ring is the receptive field.
@@ -105,17 +116,13 @@ def plot_receptive_field(field: Table, ax: Axes | None = None) -> Axes:
     ax
         Where to draw; a new figure when not given.
     """
-    ax = axes_or_new(ax, PANEL_IN[1], PANEL_IN[0])
-    half = IMAGE_PX / 2
-    ax.set(xlim=(-half, half), ylim=(half, -half), aspect="equal", xlabel="px right of the centre", ylabel="px below the centre")
-    ax.set_xticks([-50, 0, 50])
-    ax.set_yticks([-50, 0, 50])
-    ax.spines[:].set_visible(True)
+    ax = image_axes(axes_or_new(ax, PANEL_IN[1], PANEL_IN[0]))
+    ax.set(ylabel="px below the centre")
     share, row, column, diameter = (field[name][0] for name in ("rf_map", "rf_row_px", "rf_column_px", "rf_diameter_px"))
     if not np.isfinite(share).all():
         say_nothing_known(ax, "no cover changes\nits answer")
         return ax
-    ax.imshow(share, extent=(-half, half, half, -half), cmap="Greys", vmin=0, interpolation="nearest")
+    ax.imshow(share, extent=EXTENT_PX, cmap="Greys", vmin=0, interpolation="nearest")
     ax.add_patch(Circle((column, row), diameter / 2, fill=False, edgecolor=STUDENT, linewidth=1.5))
     ax.plot([column], [row], color=STUDENT, marker="+", markersize=7, markeredgewidth=1.5)
     ax.set_title(f"receptive field {diameter:.0f} px\ndarkest place {share.max():.0%}", loc="left")

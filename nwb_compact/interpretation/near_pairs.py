@@ -5,12 +5,12 @@ images the most alike are taken, and the difference that is predicted is compare
 """
 
 import numpy as np
-from jaxtyping import Float, Integer, UInt8
+from jaxtyping import Float, UInt8
 
 from nwb_compact.interpretation.tables import UNIT, Column, Table
-from nwb_compact.reliability import correlation
+from nwb_compact.reliability import r2_where_known
 
-PAIRS = 200
+PAIRS, FEWEST_PAIRS = 200, 3
 POOLED_PX = 8
 """Likeness is that of images averaged over squares of this side: two views of one thing differ in every pixel."""
 
@@ -35,7 +35,7 @@ def near_pairs(
     Returns
     -------
     One row a unit: `near_r2`, `any_r2` and `near_step`, how far apart the pairs are: the median RMS difference over that of any two.
-    NaN where fewer than 3 pairs were measured or nothing varies.
+    NaN where fewer than `FEWEST_PAIRS` pairs were measured or nothing varies.
     """
     flat = _pooled(images)
     one, other = np.triu_indices(len(images), 1)
@@ -43,7 +43,8 @@ def near_pairs(
     near = np.argsort(distance, kind="stable")[:n]
     anywhere = np.random.default_rng(seed).permutation(len(one))[:n]
     step = float(np.median(distance[near]) / max(np.median(distance), 1e-9)) if len(distance) else float("nan")
-    r2 = [_r2_of_differences(predicted, measured, one[rows], other[rows]) for rows in (near, anywhere)]
+    pairs = [(one[rows], other[rows]) for rows in (near, anywhere)]
+    r2 = [r2_where_known(predicted[a] - predicted[b], measured[a] - measured[b], fewest=FEWEST_PAIRS) for a, b in pairs]
     meaning = f"squared correlation of predicted and measured differences between the {len(near)} most alike pairs of scored images"
     return Table("whether students tell apart images that are nearly the same", {
         UNIT: Column("the unit", np.arange(predicted.shape[1])),
@@ -63,15 +64,3 @@ def _squared_distances(flat: Float[np.ndarray, "image value"]) -> Float[np.ndarr
     centred = flat - flat.mean(axis=0)  # loses fewer digits
     square = (centred**2).mean(axis=1)
     return square[:, None] + square - 2 * centred @ centred.T / flat.shape[1]
-
-
-def _r2_of_differences(
-    predicted: np.ndarray, measured: np.ndarray, one: Integer[np.ndarray, "pair"], other: Integer[np.ndarray, "pair"]
-) -> Float[np.ndarray, "unit"]:
-    differences = [values[one].astype(float) - values[other] for values in (predicted, measured)]
-    known = np.isfinite(differences[1])
-    each = [
-        float(correlation(*(values[rows, unit : unit + 1] for values in differences))[0]) ** 2 if rows.sum() > 2 else np.nan
-        for unit, rows in enumerate(known.T)
-    ]
-    return np.array(each)

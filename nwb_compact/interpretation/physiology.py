@@ -96,6 +96,22 @@ def is_family(stimuli: Sequence[Stimulus], *families: str) -> Bool[np.ndarray, "
     return np.array([stimulus.family in families for stimulus in stimuli])
 
 
+def modulation_index(one: Float[np.ndarray, "unit"], other: Float[np.ndarray, "unit"]) -> Float[np.ndarray, "unit"]:
+    """(one - other) / (one + other); NaN where the sum is not above 0.
+
+    Examples
+    --------
+    >>> modulation_index(np.array([3.0, 0.0]), np.array([1.0, 0.0]))
+    array([0.5, nan])
+    """
+    return share(one - other, one + other)
+
+
+def share(part: Float[np.ndarray, "unit"], whole: Float[np.ndarray, "unit"]) -> Float[np.ndarray, "unit"]:
+    """Part over whole; NaN where the whole is not above 0."""
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+
+
 def _indices(stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulus"]) -> dict[str, float]:
     driven = above_blank(stimuli, answers)
     if not np.isfinite(driven).all():

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from nwb_compact.interpretation.physiology import above_blank, is_family
+from nwb_compact.interpretation.physiology import above_blank, is_family, modulation_index, share
 from nwb_compact.interpretation.stimuli import DOT_PX, Stimulus
 from nwb_compact.interpretation.tables import UNIT, Column, Table
 
@@ -65,17 +65,17 @@ def preferences(
     is_large = is_family(stimuli, "edge") | (is_dot & np.array([stimulus.size_px == DOT_PX[-1] for stimulus in stimuli]))
     lines = best(is_family(stimuli, "lines"))
     indices = {
-        "colour": _contrast(best(chromatic), best(~chromatic)) if coloured else np.full(answers.shape[1], np.nan),
+        "colour": modulation_index(best(chromatic), best(~chromatic)) if coloured else np.full(answers.shape[1], np.nan),
         "edge": tuning["osi"],
         "curvature": tuning["curve_selectivity"],
-        "dot": _contrast(best(is_dot), best(is_large)),
-        "texture": _contrast(lines, best(is_family(stimuli, "dot", "curve", "angle"))),
+        "dot": modulation_index(best(is_dot), best(is_large)),
+        "texture": modulation_index(lines, best(is_family(stimuli, "dot", "curve", "angle"))),
     }
     about = {
         "colour": best(chromatic), "edge": best(is_family(stimuli, "grating", "bar", "edge") & ~chromatic),
         "curvature": best(is_family(stimuli, "curve")), "dot": best(is_dot), "texture": lines,
     }
-    drive = {name: _share(answer, driven.max(axis=0)) for name, answer in about.items()}
+    drive = {name: share(answer, driven.max(axis=0)) for name, answer in about.items()}
     labels = [
         label({name: float(index[unit]) for name, index in indices.items() if drive[name][unit] >= LEAST_DRIVE})
         for unit in range(answers.shape[1])
@@ -108,11 +108,3 @@ def label(indices: dict[str, float]) -> str:
     if not scores or scores[0][0] < 1 or (len(scores) > 1 and scores[0][0] < MARGIN * scores[1][0]):
         return UNCLEAR
     return scores[0][1]
-
-
-def _contrast(one: Float[np.ndarray, "unit"], other: Float[np.ndarray, "unit"]) -> Float[np.ndarray, "unit"]:
-    return _share(one - other, one + other)
-
-
-def _share(part: Float[np.ndarray, "unit"], whole: Float[np.ndarray, "unit"]) -> Float[np.ndarray, "unit"]:
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)

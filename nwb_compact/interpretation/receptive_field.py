@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from nwb_compact.interpretation.stimuli import inside
 from nwb_compact.interpretation.tables import UNIT, Column, Table
 from nwb_compact.progress import Advance, silent
 from nwb_compact.results import IMAGE_PX
@@ -103,8 +104,7 @@ def covered(images: UInt8[np.ndarray, "image 112 112 3"], place: int) -> UInt8[n
     4
     """
     away = [np.abs(np.arange(IMAGE_PX) - (IMAGE_PX - 1) / 2 - _centre_px(np.array([index]))) for index in divmod(place, PLACES)]
-    inside = [np.clip(0.5 + (IMAGE_PX / PLACES / 2 - distance) / SOFT_PX, 0, 1) for distance in away]
-    opacity = np.outer(*inside)[None, :, :, None]
+    opacity = np.outer(*(inside(IMAGE_PX / PLACES / 2 - distance, SOFT_PX) for distance in away))[None, :, :, None]
     mean = images.mean(axis=(1, 2), keepdims=True)
     return np.rint(images + opacity * (mean - images)).astype(np.uint8)
 

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from nwb_compact.interpretation.receptive_field import Answers
 from nwb_compact.interpretation.tables import Column, Table
 from nwb_compact.progress import Advance, silent
-from nwb_compact.reliability import correlation
+from nwb_compact.reliability import r2_where_known
 from nwb_compact.student import IMAGE_PX
 
 LEVELS: Mapping[str, tuple[float, ...]] = {
@@ -63,7 +63,7 @@ def robustness(
     for row, (change, level) in enumerate(steps):
         rng = np.random.default_rng([seed, row])
         found = intact if change == "none" else answers(changed(images, change, level, rng), units)
-        r2[row], answer_r2[row] = _r2(found, measured), _r2(found, intact)
+        r2[row], answer_r2[row] = r2_where_known(found, measured), r2_where_known(found, intact)
         advance(1)
     wide = "one column a unit, in the order of interpretation_tuning"
     return Table("scores of the students on scored images that were changed", {
@@ -113,13 +113,3 @@ _CHANGES: Mapping[str, Callable[[np.ndarray, float, np.random.Generator], np.nda
     "occlusion": _occluded,
     "shift": _shifted,
 }
-
-
-def _r2(predicted: Float[np.ndarray, "image unit"], wanted: Float[np.ndarray, "image unit"]) -> Float[np.ndarray, "unit"]:
-    """Of each unit over the images that it was measured with; NaN where there are none."""
-    known = np.isfinite(wanted)
-    each = [
-        float(correlation(predicted[rows, unit : unit + 1], wanted[rows, unit : unit + 1])[0]) ** 2 if rows.any() else np.nan
-        for unit, rows in enumerate(known.T)
-    ]
-    return np.array(each)

@@ -8,8 +8,9 @@ power, orientations and colours are the same and only their arrangement is lost.
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from nwb_compact.interpretation.physiology import modulation_index
 from nwb_compact.interpretation.receptive_field import Answers, shown_at_fields
-from nwb_compact.interpretation.stimuli import APERTURE_PX, FADE_PX, GREY, RMS_CONTRAST
+from nwb_compact.interpretation.stimuli import APERTURE_PX, FADE_PX, GREY, RMS_CONTRAST, inside
 from nwb_compact.interpretation.tables import UNIT, Column, Table
 from nwb_compact.results import IMAGE_PX
 
@@ -36,14 +37,12 @@ def structure(answers: Answers, receptive_fields: Table, images: UInt8[np.ndarra
     both = np.concatenate([images, scrambled(images, np.random.default_rng(seed))])
     found = shown_at_fields(answers, receptive_fields, lambda row_px, column_px: in_aperture(both, row_px, column_px))
     natural, noise = (np.maximum(part, 0).mean(axis=0) for part in np.split(found, 2))
-    total = natural + noise
     return Table(f"answers to {len(images)} natural images in an aperture, and to the same with random phases", {
-        UNIT: Column("the unit", np.arange(len(total))),
+        UNIT: Column("the unit", np.arange(len(natural))),
         "natural_answer": Column("mean answer of the student to natural images in an aperture, at equal contrast, spikes", natural),
         "scrambled_answer": Column("the same with random phases, spikes", noise),
         "structure_modulation": Column(
-            "(natural - scrambled) / (natural + scrambled) (Freeman et al. 2013)",
-            np.divide(natural - noise, total, out=np.full(total.shape, np.nan), where=total > 0)),
+            "(natural - scrambled) / (natural + scrambled) (Freeman et al. 2013)", modulation_index(natural, noise)),
     })
 
 
@@ -78,7 +77,7 @@ def in_aperture(
     """
     place = np.arange(IMAGE_PX) - (IMAGE_PX - 1) / 2
     distance = np.hypot((place - row_px)[:, None], (place - column_px)[None, :])
-    opacity = np.clip(0.5 + (APERTURE_PX / 2 - distance) / FADE_PX, 0, 1)[None, :, :, None]
+    opacity = inside(APERTURE_PX / 2 - distance, FADE_PX)[None, :, :, None]
     weight = opacity / opacity.sum() / 3
     centred = images - (weight * images).sum(axis=(1, 2, 3), keepdims=True)
     contrast = np.sqrt((weight * centred**2).sum(axis=(1, 2, 3), keepdims=True))

@@ -166,45 +166,45 @@ def _elements() -> Iterator[Stimulus]:
 def _grating(stimulus: Stimulus, up: Plane, right: Plane) -> Plane:
     across = _across(stimulus.orientation_deg, up, right)
     wave = np.cos(2 * np.pi * across / stimulus.wavelength_px + np.deg2rad(stimulus.phase_deg))
-    return RMS_CONTRAST / CONTRAST * np.sqrt(2) * wave * _inside(stimulus.size_px / 2 - np.hypot(up, right), FADE_PX)
+    return RMS_CONTRAST / CONTRAST * np.sqrt(2) * wave * inside(stimulus.size_px / 2 - np.hypot(up, right), FADE_PX)
 
 
 def _lines(stimulus: Stimulus, up: Plane, right: Plane) -> Plane:
     both = [np.cos(2 * np.pi * _across(angle, up, right) / stimulus.wavelength_px)
             for angle in (stimulus.orientation_deg, stimulus.second_orientation_deg)]
-    return RMS_CONTRAST / CONTRAST * sum(both) * _inside(stimulus.size_px / 2 - np.hypot(up, right), FADE_PX)
+    return RMS_CONTRAST / CONTRAST * sum(both) * inside(stimulus.size_px / 2 - np.hypot(up, right), FADE_PX)
 
 
 def _edge(stimulus: Stimulus, up: Plane, right: Plane) -> Plane:
     """Brighter on the side it faces."""
-    side = 2 * _inside(_along(stimulus.orientation_deg, up, right)) - 1
-    return RMS_CONTRAST / CONTRAST * side * _inside(stimulus.size_px / 2 - np.hypot(up, right), FADE_PX)
+    side = 2 * inside(_along(stimulus.orientation_deg, up, right)) - 1
+    return RMS_CONTRAST / CONTRAST * side * inside(stimulus.size_px / 2 - np.hypot(up, right), FADE_PX)
 
 
 def _bar(stimulus: Stimulus, up: Plane, right: Plane) -> Plane:
     angle = stimulus.orientation_deg
-    bar = _inside(stimulus.size_px / 2 - np.abs(_across(angle, up, right)))
-    return stimulus.polarity * bar * _inside(APERTURE_PX / 2 - np.abs(_along(angle, up, right)))
+    bar = inside(stimulus.size_px / 2 - np.abs(_across(angle, up, right)))
+    return stimulus.polarity * bar * inside(APERTURE_PX / 2 - np.abs(_along(angle, up, right)))
 
 
 def _dot(stimulus: Stimulus, up: Plane, right: Plane) -> Plane:
     polarity = 1.0 if np.isnan(stimulus.polarity) else stimulus.polarity
-    return polarity * _inside(stimulus.size_px / 2 - np.hypot(up, right))
+    return polarity * inside(stimulus.size_px / 2 - np.hypot(up, right))
 
 
 def _curve(stimulus: Stimulus, up: Plane, right: Plane) -> Plane:
     """The half of a disk's outline that faces a direction; towards the other half the disk fades into the background."""
     radius = stimulus.size_px / 2
     fading = np.clip(0.5 + 0.75 * _along(stimulus.orientation_deg, up, right) / radius, 0, 1)
-    return stimulus.polarity * fading * _inside(radius - np.hypot(up, right))
+    return stimulus.polarity * fading * inside(radius - np.hypot(up, right))
 
 
 def _angle(stimulus: Stimulus, up: Plane, right: Plane) -> Plane:
     """A wedge whose corner lies in the middle and points in a direction."""
     behind, half = -_along(stimulus.orientation_deg, up, right), np.deg2rad(stimulus.size_px / 2)
     sideways = np.abs(_across(stimulus.orientation_deg, up, right))
-    wedge = _inside(behind * np.sin(half) - sideways * np.cos(half))
-    return stimulus.polarity * wedge * _inside(APERTURE_PX / 2 - np.hypot(up, right), FADE_PX)
+    wedge = inside(behind * np.sin(half) - sideways * np.cos(half))
+    return stimulus.polarity * wedge * inside(APERTURE_PX / 2 - np.hypot(up, right), FADE_PX)
 
 
 def _along(angle_deg: float, up: Plane, right: Plane) -> Plane:
@@ -215,7 +215,7 @@ def _across(angle_deg: float, up: Plane, right: Plane) -> Plane:
     return up * np.cos(np.deg2rad(angle_deg)) - right * np.sin(np.deg2rad(angle_deg))
 
 
-def _inside(distance_px: Plane, fade_px: float = 1.0) -> Plane:
+def inside(distance_px: Float[np.ndarray, "*places"], fade_px: float = 1.0) -> Float[np.ndarray, "*places"]:
     """1 inside an outline and 0 outside, linear in between, from the signed distance to it."""
     return np.clip(0.5 + distance_px / fade_px, 0, 1)
 
