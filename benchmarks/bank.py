@@ -52,17 +52,7 @@ STAGES = ("students", "pruning", "retraining")
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--units", type=int, default=33)
-    parser.add_argument("--alone", type=int, default=3)
-    parser.add_argument("--images-seen", type=int, default=20_000)
-    parser.add_argument("--more", type=float, default=2.0)
-    parser.add_argument("--pool", type=int, default=2000)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    wanted = parser.parse_args()
-    torch.set_num_threads(wanted.threads)
-    keep_freed_memory()
+    wanted = options(__doc__, units=33, alone=3, images_seen=20_000, more=2.0, pool=2000)
     settings = of_length(wanted.images_seen)
     pixels = natural_images(wanted.pool + UNSEEN, seed=wanted.seed)
     taught, truth = lessons_of(wanted.units, pixels, settings, wanted.seed)
@@ -96,6 +86,17 @@ def main() -> None:
         print(f"{n_units} units, 2,000 images: {sum(spent.values()):.0f} s, {sum(spent.values()) / n_units:.2f} s a neuron", flush=True)
     print(f"peak memory {peak_mib():.0f} MiB")
     sys.exit(0 if ratio >= 8 and saved >= 20 and fair >= 0 and first / rate >= 0.35 else 1)
+
+
+def options(doc: str, **defaults: int | float) -> argparse.Namespace:
+    """What the command line says; besides these numbers, of the type of their defaults, --threads (torch uses as many) and --seed."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    for name, value in {**defaults, "threads": 2, "seed": 0}.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    wanted = parser.parse_args()
+    torch.set_num_threads(wanted.threads)
+    keep_freed_memory()
+    return wanted
 
 
 def of_length(images_seen: int) -> config.Fit:

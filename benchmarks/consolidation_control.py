@@ -9,17 +9,14 @@ most of them go in how many units (`consolidation`), and how alike the layers of
 What both have in common is made by the procedure, not by the neurons.
 """
 
-import argparse
 from dataclasses import replace
 
 import numpy as np
-import torch
-from bank import UNSEEN, fitted, lessons_of, of_length, r2
+from bank import UNSEEN, fitted, lessons_of, of_length, options, r2
 
 from nwb_compact.distill import Lessons
 from nwb_compact.interpretation.consolidation import consolidation
 from nwb_compact.interpretation.similarity import similarity
-from nwb_compact.memory import keep_freed_memory
 from nwb_compact.natural_images import natural_images
 from nwb_compact.student import filters_per_layer, predict_all
 
@@ -28,15 +25,7 @@ COMPARED_IMAGES = 100
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--units", type=int, default=16)
-    parser.add_argument("--images-seen", type=int, default=20_000)
-    parser.add_argument("--pool", type=int, default=2000)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    wanted = parser.parse_args()
-    torch.set_num_threads(wanted.threads)
-    keep_freed_memory()
+    wanted = options(__doc__, units=16, images_seen=20_000, pool=2000)
     settings, pixels = of_length(wanted.images_seen), natural_images(wanted.pool + UNSEEN, seed=wanted.seed)
     taught, _ = lessons_of(wanted.units, pixels, settings, wanted.seed)
     rows = np.arange(min(500, wanted.pool))

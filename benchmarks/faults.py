@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,7 +48,8 @@ class Writer(NamedTuple):
 
     prepare: Callable[[Path], None]
     """Make the original."""
-    write: Callable[[Path], None]
+    write: Callable[[Path], Callable[[], None]]
+    """Get ready for a file: all but the writing, which is then to be called."""
     is_new: Callable[[Path], bool]
 
 
@@ -169,7 +171,7 @@ def started(name: str, file_path: Path) -> "subprocess.Popen[str]":
 
 
 def ready(process: "subprocess.Popen[str]") -> "subprocess.Popen[str]":
-    """Wait until a writer has loaded its libraries."""
+    """Wait until a writer has all that it will write."""
     assert process.stdout is not None
     said = process.stdout.readline()
     if said != "ready\n":
@@ -186,9 +188,10 @@ def tell(process: "subprocess.Popen[str]") -> None:
 
 def write_when_told(name: str, file_path: Path) -> None:
     safe_write.SPARE_BYTES = -(2**60)  # a full disk is to be met in the middle, not foreseen
+    write = WRITERS[name].write(file_path)
     print("ready", flush=True)
     sys.stdin.readline()
-    WRITERS[name].write(file_path)
+    write()
     print("done", flush=True)
 
 
@@ -225,16 +228,16 @@ def session_with_run(file_path: Path) -> None:
     write_interpretation(some_tables(0), file_path, RUN)
 
 
-def fit(file_path: Path) -> None:
+def fit(file_path: Path) -> Callable[[], None]:
     with open_session(file_path) as session:
         results = some_results(session)
-    write_results(results, file_path)
+    return partial(write_results, results, file_path)
 
 
 WRITERS = {
     "convert": Writer(
         prepare=lambda path: write_session(session_of(500), path),
-        write=lambda path: write_session(session_of(600), path, overwrite=True),
+        write=lambda path: partial(write_session, session_of(600), path, overwrite=True),
         is_new=lambda path: len(open_whole(path).images) == 600),
     "fit": Writer(
         prepare=lambda path: write_session(session_of(600), path),
@@ -242,7 +245,7 @@ WRITERS = {
         is_new=lambda path: [run.run_id for run in read_results(path)] == [RUN]),
     "interpret": Writer(
         prepare=session_with_run,
-        write=lambda path: write_interpretation(some_tables(1), path, RUN),
+        write=lambda path: partial(write_interpretation, some_tables(1), path, RUN),
         is_new=lambda path: read_interpretation(path, RUN)["made_images"]["seed"].tolist() == [1] * 72),
 }
 

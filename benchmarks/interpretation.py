@@ -26,7 +26,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -61,24 +61,17 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
-    of_labels = commands.add_parser("labels")
-    of_labels.add_argument("--seeds", type=int, default=20)
-    of_labels.set_defaults(measure=labels)
-    of_images = commands.add_parser("images")
-    of_images.add_argument("session", type=Path)
-    of_images.add_argument("--run")
-    of_images.add_argument("--pool", type=int, default=5000)
-    of_images.set_defaults(measure=made_images)
-    of_detectors = commands.add_parser("detectors")
-    of_detectors.add_argument("session", type=Path)
-    of_detectors.add_argument("--run")
-    of_detectors.add_argument("--threads", type=int, default=2)
-    of_detectors.set_defaults(measure=detectors)
-    of_speed = commands.add_parser("speed")
-    of_speed.add_argument("session", type=Path)
-    of_speed.add_argument("--run")
-    of_speed.add_argument("--minutes", type=float, default=10)
-    of_speed.set_defaults(measure=speed)
+    asked: dict[Callable[[argparse.Namespace], bool], dict[str, float]] = {
+        labels: {"seeds": 20}, images: {"pool": 5000}, detectors: {"threads": 2}, speed: {"minutes": 10.0},
+    }
+    for measure, defaults in asked.items():
+        command = commands.add_parser(measure.__name__)
+        if measure is not labels:
+            command.add_argument("session", type=Path)
+            command.add_argument("--run")
+        for name, value in defaults.items():
+            command.add_argument(f"--{name}", type=type(value), default=value)
+        command.set_defaults(measure=measure)
     wanted = parser.parse_args()
     sys.exit(0 if wanted.measure(wanted) else 1)
 
@@ -107,7 +100,7 @@ def answers_of(neurons: Sequence[Neuron], images: np.ndarray, units: Sequence[in
     return expected_counts([neurons[unit] for unit in units], images)
 
 
-def made_images(wanted: argparse.Namespace) -> bool:
+def images(wanted: argparse.Namespace) -> bool:
     """How the true neurons answer images that were made for their students."""
     results = read_results(wanted.session, wanted.run)[-1]
     found = read_interpretation(wanted.session, results.run_id)["made_images"]

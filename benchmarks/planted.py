@@ -12,7 +12,6 @@ Exit status 1 unless the student of the median edge neuron keeps fewer filters t
 texture), and 80 % of the channels correlate with some filter by at least 0.8.
 """
 
-import argparse
 import sys
 from functools import partial
 from pathlib import Path
@@ -20,13 +19,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from bank import UNSEEN, lessons_of, r2
+from bank import UNSEEN, lessons_of, options, r2
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
 from nwb_compact import config
 from nwb_compact.bank import Bank
-from nwb_compact.memory import keep_freed_memory
 from nwb_compact.natural_images import natural_images
 from nwb_compact.simulated_filters import POOL_SIGMA_PX, channel_maps
 from nwb_compact.simulated_neurons import simulated_neurons
@@ -45,15 +43,7 @@ MARGIN = 3
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--units", type=int, default=33)
-    parser.add_argument("--images-seen", type=int, default=60_000)
-    parser.add_argument("--pool", type=int, default=3000)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    wanted = parser.parse_args()
-    torch.set_num_threads(wanted.threads)
-    keep_freed_memory()
+    wanted = options(__doc__, units=33, images_seen=60_000, pool=3000)
     pruned = {"images_seen": wanted.images_seen // 4, "last_images_seen": wanted.images_seen // 20, "tolerance": (TOLERANCE,)}
     settings = config.configure(changes={"distill": {"images_seen": wanted.images_seen}, "prune": pruned})
     pixels = natural_images(wanted.pool + UNSEEN, seed=wanted.seed)
