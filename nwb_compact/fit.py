@@ -232,21 +232,22 @@ def command(
     backbone, layers = _with_layer(backbone, fitted, cache, device, quiet)
     facts = _facts(sessions, len(files), pool, ready or backbone, device)
     decisive = [facts, config.flat(settings), [session.sides for session in sessions], __version__, torch.__version__, commit()]
-    work = Work(device, work_folder(output or files[0], decisive, resume=resume), quiet, cache)
-    run_id, places = work.run_id(run_id), list(files)
-    if output is not None and output.exists() and resume and not replaces:
-        places = [output]  # the fit was killed between two runs
-    for name, one, found in fit_sessions(sessions, len(files), pool, ready or backbone, settings, work):
-        run = joined(run_id, name)
-        for number, results in enumerate(found):
-            if resume and not replaces and run in run_ids(places[number]):
-                continue
-            provenance = record(one, command_line("fit"), facts | layers | dict(results.provenance), fitted_teacher=not ready)
-            complete = replace(results, run_id=run, provenance=provenance)
-            new = None if places[number] == output else output
-            places[number] = write_results(complete, places[number], output=new, replace=replaces)
-            click.echo(f"{places[number]}: {_summary(complete)}")
-    work.remove()
+    with work_folder(output or files[0], decisive, resume=resume) as folder:
+        work = Work(device, folder, quiet, cache)
+        run_id, places = work.run_id(run_id), list(files)
+        if output is not None and output.exists() and resume and not replaces:
+            places = [output]  # the fit was killed between two runs
+        for name, one, found in fit_sessions(sessions, len(files), pool, ready or backbone, settings, work):
+            run = joined(run_id, name)
+            for number, results in enumerate(found):
+                if resume and not replaces and run in run_ids(places[number]):
+                    continue
+                provenance = record(one, command_line("fit"), facts | layers | dict(results.provenance), fitted_teacher=not ready)
+                complete = replace(results, run_id=run, provenance=provenance)
+                new = None if places[number] == output else output
+                places[number] = write_results(complete, places[number], output=new, replace=replaces)
+                click.echo(f"{places[number]}: {_summary(complete)}")
+        work.remove()
 
 
 def _settings(preset: str, config_file: Path | None, changes: dict[str, Any]) -> Fit:

@@ -293,13 +293,14 @@ def command(
     results = runs[-1]
     subject = _subject(file, results, _rows(results, units), images, seed, quiet)
     decisive = [results.run_id, _digest(subject), repr(settings), seed, subject.pool.sha256, __version__]
-    work = Work("cpu", work_folder(file, ["interpret", *decisive], resume=resume), quiet)
-    found = interpretation_of(subject, settings, work)
-    found["provenance"] = _provenance(subject, settings)
-    write_interpretation(found, file, results.run_id)
-    if export_to is not None:
-        export_images(export_to, found["made_images"], results.unit_name)
-    work.remove()
+    with work_folder(file, ["interpret", *decisive], resume=resume) as folder:
+        work = Work("cpu", folder, quiet)
+        found = interpretation_of(subject, settings, work)
+        found["provenance"] = _provenance(subject, settings)
+        write_interpretation(found, file, results.run_id)
+        if export_to is not None:
+            export_images(export_to, found["made_images"], results.unit_name)
+        work.remove()
     for line in left_out(found, results, subject):
         click.echo(f"{file}: {line}")
     click.echo(f"{file}: run {results.run_id}, {summary(found)}")

@@ -60,7 +60,7 @@ def replaced_safely(target: Path, *, source: Path | None = None, room_bytes: int
     named, target = target, target.resolve()
     if not target.parent.is_dir():
         raise NwbCompactError(named.parent, found="no folder", expected=f"one to write {named.name} in", next_step="create it")
-    with _file_system_faults(named), _sole_access(target, LOCK_WAIT_S):
+    with _file_system_faults(named), sole_access(target, LOCK_WAIT_S):
         _remove_leftovers(target)
         require_room(target, room_bytes + (source.stat().st_size if source is not None else 0))
         before = _state(target)
@@ -90,7 +90,7 @@ def require_writable(file_path: Path, *, output: Path | None = None) -> None:
     if not file_path.is_file():
         raise NwbCompactError(file_path, found="no file", expected="an NWB file", next_step="correct the path")
     target = (output or file_path).resolve()
-    with _file_system_faults(output or file_path), _sole_access(target, 0.0):
+    with _file_system_faults(output or file_path), sole_access(target, 0.0):
         if not os.access(target.parent, os.W_OK):
             raise PermissionError(f"no permission to write in {target.parent}")
         require_room(target, file_path.stat().st_size)
@@ -107,8 +107,20 @@ def _file_system_faults(where: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _sole_access(target: Path, wait_s: float) -> Iterator[None]:
-    """Hold the lock that HDF5 itself takes, so that no reader loses its file and two writers do not lose each other's runs."""
+def sole_access(
+    target: Path, wait_s: float, *, found: str = "a file that another program has open", next_step: str = "close it there and run again"
+) -> Iterator[None]:
+    """Hold the lock that HDF5 itself takes, so that no reader loses its file and two writers do not lose each other's runs.
+
+    Parameters
+    ----------
+    target
+        A file; where there is none, nothing is locked.
+    wait_s
+        How long to wait for others.
+    found, next_step
+        What is said when others still hold it.
+    """
     if sys.platform == "win32" or not target.exists():
         yield
         return
@@ -121,14 +133,13 @@ def _sole_access(target: Path, wait_s: float) -> Iterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= until:
-                    found, next_step = "a file that another program has open", "close it there and run again"
                     raise NwbCompactError(target, found=found, expected="sole access to write", next_step=next_step) from None
                 time.sleep(0.1)
                 continue
             except OSError:
                 pass  # a file system without locks; a change by others is then seen from `_state`
-            # Another writer may have put a new file here while we waited for the old one.
-            if os.fstat(handle.fileno()).st_ino != target.stat().st_ino:
+            # Another writer may have put a new file here while we waited for the old one, or removed it.
+            if not target.exists() or os.fstat(handle.fileno()).st_ino != target.stat().st_ino:
                 continue
             yield
             return

@@ -18,9 +18,14 @@ from nwb_compact.cost import Cost, as_provenance
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.feature_cache import default_cache_folder
 from nwb_compact.meter import energy_counters, metered
+from nwb_compact.safe_write import sole_access
 
 IMAGES = "images"
 """Beside the work folders of a file: what lists the images of `--images`."""
+
+
+LOCK = "lock"
+"""In a work folder: locked while a process works there."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,9 @@ class Work:
             shutil.rmtree(self.folder.parent, ignore_errors=True)
 
 
-def work_folder(beside: Path, decisive: object, *, resume: bool) -> Path:
-    """The folder of the fit that `decisive` names; emptied unless the fit is resumed.
+@contextmanager
+def work_folder(beside: Path, decisive: object, *, resume: bool) -> Iterator[Path]:
+    """The folder of the fit that `decisive` names, for this process alone within the block; emptied first unless the fit is resumed.
 
     Parameters
     ----------
@@ -108,24 +114,28 @@ def work_folder(beside: Path, decisive: object, *, resume: bool) -> Path:
     Raises
     ------
     NwbCompactError
-        If there is nothing to resume.
+        If there is nothing to resume, or the same fit runs in another process.
 
     Examples
     --------
     >>> from tempfile import mkdtemp
-    >>> folder = work_folder(Path(mkdtemp()) / "session.nwb", {"seed": 0}, resume=False)
-    >>> folder.parent.name, len(folder.name)
+    >>> with work_folder(Path(mkdtemp()) / "session.nwb", {"seed": 0}, resume=False) as folder:
+    ...     folder.parent.name, len(folder.name)
     ('.session.nwb-compact', 12)
     """
     key = sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
     folder = _fits_folder(beside) / key
-    if not resume:
-        shutil.rmtree(folder, ignore_errors=True)
-    elif not folder.exists():
+    if resume and not folder.exists():
         expected = f"{folder}, left by a fit of the same data with the same settings"
         raise NwbCompactError("--resume", found="no stopped fit", expected=expected, next_step="leave --resume out")
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    lock = folder / LOCK
+    lock.touch()
+    found, next_step = "the same work under way in another process", "wait for its end, or change --seed for a run beside it"
+    with sole_access(lock, 0.0, found=found, next_step=next_step):
+        for path in [] if resume else [path for path in folder.iterdir() if path != lock]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield folder
 
 
 def images_folder(beside: Path) -> Path:

@@ -129,6 +129,30 @@ def test_a_fit_killed_at_several_stages_and_resumed_ends_with_the_same_scores(do
         assert int(resumed.provenance[f"peak_bytes.{stage}"]) > 2**27
 
 
+def test_of_fits_of_one_file_at_once_the_equal_one_is_refused_and_the_others_all_end_in_it(folder):
+    path = folder / "busy.nwb"
+    shutil.copy(folder / "session.nwb", path)
+
+    def begun(seed: str) -> "subprocess.Popen[str]":
+        words = [sys.executable, "-m", "nwb_compact.fit", path.name, "--config", "tiny.toml", "--run-id", f"of-{seed}", "--seed", seed]
+        return subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE, text=True)
+
+    fits = [begun("1"), begun("2")]
+    deadline = time.monotonic() + 120
+    while len(list((folder / ".busy.nwb-compact").glob("*/lock"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    equal = begun("1")
+    said = equal.communicate()[1]
+    assert [fit.poll() for fit in fits] == [None, None], "a fit ended before the third began: nothing was tested"
+    assert equal.returncode == 1, said
+    assert "found the same work under way in another process" in said
+    for fit in fits:
+        said = fit.communicate(timeout=300)[1]
+        assert fit.returncode == 0, said
+    assert sorted(results.run_id for results in read_results(path)) == ["of-1", "of-2"]
+    assert not list(folder.glob(".busy*"))
+
+
 def test_baselines_stand_in_the_same_table_and_change_no_other_score(done, folder):
     path = folder / "beside.nwb"
     shutil.copy(folder / "session.nwb", path)

@@ -1,5 +1,6 @@
 import time
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,12 @@ from nwb_compact.work import Work, work_folder
 
 def work_in(folder) -> Work:
     return Work("cpu", folder, quiet=True)
+
+
+def made(session: Path, decisive: object, *, resume: bool = False) -> Path:
+    """A work folder that a process made, and left."""
+    with work_folder(session, decisive, resume=resume) as folder:
+        return folder
 
 
 def test_an_array_is_computed_once_and_half_a_file_is_not_taken_for_one(tmp_path):
@@ -61,25 +68,37 @@ def test_the_run_keeps_its_name(tmp_path):
 
 def test_the_folder_is_named_by_all_that_decides(tmp_path):
     session = tmp_path / "session.nwb"
-    folders = {work_folder(session, decisive, resume=False) for decisive in ({"seed": 0}, {"seed": 1}, {"seed": 0, "sides": ["fit"]})}
+    folders = {made(session, decisive) for decisive in ({"seed": 0}, {"seed": 1}, {"seed": 0, "sides": ["fit"]})}
     assert len(folders) == 3
-    assert work_folder(session, {"seed": 0}, resume=True) in folders
+    assert made(session, {"seed": 0}, resume=True) in folders
 
 
 def test_without_resume_what_was_left_is_thrown_away_and_with_it_kept(tmp_path):
-    folder = work_folder(tmp_path / "session.nwb", 1, resume=False)
+    folder = made(tmp_path / "session.nwb", 1)
     (folder / "teacher_0.pt").write_bytes(b"x")
-    assert (work_folder(tmp_path / "session.nwb", 1, resume=True) / "teacher_0.pt").exists()
-    assert not (work_folder(tmp_path / "session.nwb", 1, resume=False) / "teacher_0.pt").exists()
+    (folder / "run").mkdir()
+    assert (made(tmp_path / "session.nwb", 1, resume=True) / "teacher_0.pt").exists()
+    assert [path.name for path in made(tmp_path / "session.nwb", 1).iterdir()] == ["lock"]
 
 
 def test_nothing_to_resume_is_said(tmp_path):
     with pytest.raises(NwbCompactError, match="--resume: found no stopped fit"):
-        work_folder(tmp_path / "session.nwb", 1, resume=True)
+        made(tmp_path / "session.nwb", 1, resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_the_same_fit_at_the_same_time_is_refused_and_takes_nothing_away(tmp_path, resume):
+    with work_folder(tmp_path / "session.nwb", 1, resume=False) as folder:
+        (folder / "teacher_0.pt").write_bytes(b"x")
+        with pytest.raises(NwbCompactError, match="found the same work under way in another process"):
+            made(tmp_path / "session.nwb", 1, resume=resume)
+        assert (folder / "teacher_0.pt").exists()
+        assert made(tmp_path / "session.nwb", 2) != folder
+    assert made(tmp_path / "session.nwb", 1, resume=True) == folder
 
 
 def test_removing_leaves_other_fits_alone(tmp_path):
-    one, other = (work_folder(tmp_path / "session.nwb", key, resume=False) for key in (1, 2))
+    one, other = (made(tmp_path / "session.nwb", key) for key in (1, 2))
     work_in(one).remove()
     assert other.exists()
     work_in(other).remove()
@@ -87,7 +106,7 @@ def test_removing_leaves_other_fits_alone(tmp_path):
 
 
 def test_images_stay_while_a_fit_that_has_no_folder_yet_looks_at_them(tmp_path):
-    folder = work_folder(tmp_path / "session.nwb", 1, resume=False)
+    folder = made(tmp_path / "session.nwb", 1)
     survey = folder.parent / "images" / ".writing-host-7"
     survey.mkdir(parents=True)
     work_in(folder).remove()
