@@ -1,6 +1,7 @@
 """Whatever is wrong with a file, the commands that read it say so in a line, end, and leave it as it is.
 
-Forty damaged files by default; `NWB_COMPACT_DAMAGED=300 pytest tests/test_damaged_files.py` makes more.
+Forty damaged files by default, of which every fourth is also fitted; `NWB_COMPACT_DAMAGED=300 pytest tests/test_damaged_files.py` makes
+as many and fits them all.
 """
 
 import os
@@ -22,7 +23,29 @@ from nwb_compact.nwb_session import write_session
 from nwb_compact.results import example_results
 from nwb_compact.session import example_session
 
-FILES = int(os.environ.get("NWB_COMPACT_DAMAGED", "40"))
+ASKED = os.environ.get("NWB_COMPACT_DAMAGED")
+FILES, FITTED_EVERY = (40, 4) if ASKED is None else (int(ASKED), 1)
+SHORTEST_FIT = """
+bootstraps = 10
+[teacher]
+members = 1
+epochs = 1
+least_steps = 1
+channels = 4
+trunk_channels = 4
+core_blocks = 1
+[student]
+early_filters = [3, 3]
+shared_filters = [3, 3, 3]
+most_late_filters = [3, 3, 3]
+[distill]
+images_seen = 100
+views = 1
+[prune]
+images = 50
+images_seen = 100
+last_images_seen = 100
+"""
 LONGEST_S = 120
 
 
@@ -140,7 +163,10 @@ def test_no_damage_makes_a_traceback_or_changes_the_file(seed, whole, tmp_path):
     damage(path, rng)
     before = sha256(path.read_bytes()).hexdigest()
     signal.signal(signal.SIGALRM, out_of_time)
-    commands = (["check"], ["show", "--json"], ["report", "-o", str(tmp_path / "report")], ["interpret", "--quiet", "--units", "no unit"])
+    commands = [["check"], ["show", "--json"], ["report", "-o", str(tmp_path / "report")], ["interpret", "--quiet", "--units", "no unit"]]
+    if seed % FITTED_EVERY == 0:
+        (tmp_path / "shortest.toml").write_text(SHORTEST_FIT, encoding="utf-8")
+        commands.append(["fit", "--config", str(tmp_path / "shortest.toml"), "--output", str(tmp_path / "fitted.nwb"), "--quiet"])
     for command in commands:
         signal.alarm(LONGEST_S)
         try:
