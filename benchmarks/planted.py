@@ -5,15 +5,16 @@
 The teacher is the simulated neurons themselves. One table tells, by kind of neuron, how many filters the smallest students keep whose r2
 is at most 5 % below the unpruned network's, and how well they answer to 500 images that none has seen. The other tells how well the
 planted channels (oriented edges and lines, spots, colours, all rectified and pooled, see `simulated_filters`) are found in the layers
-that students share: of each channel that any neuron reads, the highest correlation, over images and places, with one filter of layer 1, 2
-or 3, pooled as the channels are, and with the best weighted sum of a layer's filters.
+of the network that all students are cut from: of each channel that any neuron reads, the highest correlation, over images and places, with
+one filter of layer 1, 2 or 3, pooled as the channels are, and with the best weighted sum of a layer's filters. Last, the same of the
+students themselves: with one filter of a student whose neuron reads the channel, and, to see what is found by chance or because channels
+resemble each other, of one whose neuron does not.
 
 Exit status 1 unless the student of the median edge neuron keeps fewer filters than that of each kind that consolidates (dot, curvature,
-texture), and 80 % of the channels correlate with some filter by at least 0.8.
+texture), and 80 % of the channels correlate with some filter of the network that students are cut from by at least 0.8.
 """
 
 import sys
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,7 +26,9 @@ from torch.nn import functional
 
 from nwb_compact import config
 from nwb_compact.bank import Bank
+from nwb_compact.interpretation.open_student import open_student
 from nwb_compact.natural_images import natural_images
+from nwb_compact.results import IMAGE_PX, StudentWeights
 from nwb_compact.simulated_filters import POOL_SIGMA_PX, channel_maps
 from nwb_compact.simulated_neurons import simulated_neurons
 from nwb_compact.streaming import as_tensor
@@ -74,13 +77,18 @@ def main() -> None:
               f"{np.mean(summed >= LEAST_CORRELATION):.0%} with a weighted sum (median {np.median(summed):.2f})")
     share = float(np.mean(best >= LEAST_CORRELATION))
     print(f"in any of these layers: {share:.0%}, median {np.median(best):.2f}")
+    of_units = np.stack([of_student(student, pixels[-IMAGES:], target) for student in students])
+    reads = np.array([[any(one.channel == channel for one in neuron.connections) for channel in channels] for neuron in neurons])
+    for who, whose in (("reads", reads), ("does not read", ~reads)):
+        highest = np.where(whose, of_units, 0).max(axis=0)
+        print(f"in a student whose neuron {who} the channel: {np.mean(highest >= LEAST_CORRELATION):.0%}, median {np.median(highest):.2f}; "
+              f"in one such student: {np.mean(of_units[whose] >= LEAST_CORRELATION):.0%}, median {np.median(of_units[whose]):.2f}")
     total = {role: np.median(filters[roles == role].sum(axis=1)) for role in (*CONSOLIDATING, "edge")}
     sys.exit(0 if share >= LEAST_SHARE and all(total["edge"] < total[role] for role in CONSOLIDATING) else 1)
 
 
 def shared_maps(bank: Bank, images: np.ndarray) -> list[np.ndarray]:
     """Maps (image filter row column) of layers 1 to 3."""
-    pooled = partial(gaussian_filter, axes=(2, 3))
     with torch.inference_mode():
         x = torch.cat([bank.enter(as_tensor(images[start : start + 20], "cpu")) for start in range(0, len(images), 20)])
         border = (x.shape[2] - images.shape[1]) // 2  # the first layer leaves the border that the second needs
@@ -88,7 +96,21 @@ def shared_maps(bank: Bank, images: np.ndarray) -> list[np.ndarray]:
         for layer in (2, 3):
             x = bank.mix(bank.spatial(x, layer), layer)
             maps.append(x.numpy())
-    return [pooled(of_layer, POOL_SIGMA_PX * of_layer.shape[-1] / images.shape[1]) for of_layer in maps]
+    return [pooled(of_layer) for of_layer in maps]
+
+
+def of_student(student: StudentWeights, images: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Of each target the highest correlation with one filter of layers 1 to 3 of a student."""
+    opened, layers = open_student(student), []
+    with torch.inference_mode():
+        for start in range(0, len(images), 20):
+            layers.append([maps.numpy() for maps in opened.maps(as_tensor(images[start : start + 20], "cpu"))[:3]])
+    return np.max([found(pooled(np.concatenate(maps)), target)[0] for maps in zip(*layers, strict=True)], axis=0)
+
+
+def pooled(maps: np.ndarray) -> np.ndarray:
+    """Maps pooled as the planted channels are."""
+    return gaussian_filter(maps, POOL_SIGMA_PX * maps.shape[-1] / IMAGE_PX, axes=(2, 3))
 
 
 def found(maps: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
