@@ -1,7 +1,6 @@
 """Export: the model of one neuron as a file that needs neither this program nor the session to be run."""
 
 import os
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from nwb_compact import __version__
 from nwb_compact.errors import NwbCompactError, counted, nearest, one_line
 from nwb_compact.exported import FORMATS, as_npz, as_safetensors, missing_package
+from nwb_compact.file_names import safe_name
 from nwb_compact.nwb_io import open_hdf5
 from nwb_compact.nwb_results import read_results
 from nwb_compact.results import Results
@@ -143,7 +143,7 @@ def _format(output: Path, asked: str | None, several: bool) -> str:
 
 def _file_names(units: Iterable[str], ending: str) -> list[str]:
     """A name a unit that every file system takes, numbered where two would have the same."""
-    names = [re.sub(r"[^\w.-]", "_", unit) for unit in units]
+    names = [safe_name(unit) for unit in units]
     if len({name.lower() for name in names}) < len(names):
         names = [f"{number}_{name}" for number, name in enumerate(names, start=1)]
     return [f"{name}.{ending}" for name in names]

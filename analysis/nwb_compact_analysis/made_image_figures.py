@@ -17,7 +17,7 @@ from nwb_compact.interpretation.tables import Table
 from nwb_compact.session import Pixels
 from nwb_compact_analysis.image_figures import INTACT, changes_of
 from nwb_compact_analysis.strips import INK, say_nothing_known
-from nwb_compact_analysis.style import GREY, PAGE_IN, STUDENT, STUDENT_MARKER, axes_or_new, styled
+from nwb_compact_analysis.style import GREY, PAGE_IN, STUDENT, STUDENT_MARKER, axes_or_new, spikes_text, styled
 
 NATURAL = {"natural-strongest": "strongest", "natural-weakest": "weakest"}
 """Kinds of natural images, and what stands above them."""
@@ -81,8 +81,8 @@ def plot_natural_images(
                 _draw_absent(ax, _elsewhere(natural, int(row)) if image is None else "no picture\nin the file", left, top)
             else:
                 draw_image(ax, np.asarray(pixels[image]), left, top)
-            response = "" if image is None else f" | {_spikes(measured[image])}{'*' if is_scored[image] else ''}"
-            ax.text(left + 0.5, top + 1.04, f"{_spikes(answer)}{response}", ha="center", va="top", fontsize=7)
+            response = "" if image is None else f" | {spikes_text(measured[image])}{'*' if is_scored[image] else ''}"
+            ax.text(left + 0.5, top + 1.04, f"{spikes_text(answer)}{response}", ha="center", va="top", fontsize=7)
     ax.set(xlim=(-0.02, RANKS * _PITCH), ylim=(2 * _ROW_PITCH - 0.26, -0.26), aspect="equal")
     ax.set_axis_off()
     return ax
@@ -133,7 +133,7 @@ def plot_made_images(made: Table, ax: Axes | None = None) -> Axes:
         ax.text(left, line * _MADE_ROW_PITCH - 0.06, title, va="bottom", color=GREY, fontsize=7.5)
         for row in rows:
             draw_image(ax, made["image"][row], left, line * _MADE_ROW_PITCH)
-            text = f"{_spikes(made['start_answer'][row])}\nto {_spikes(made['answer'][row])}"
+            text = f"{spikes_text(made['start_answer'][row])}\nto {spikes_text(made['answer'][row])}"
             ax.text(left + 0.5, line * _MADE_ROW_PITCH + 1.04, text, ha="center", va="top", fontsize=7)
             left += _PITCH
         left, right = left + _GAP, max(right, left)
@@ -163,13 +163,6 @@ def made_height_in(made: Table) -> float:
 
 def _made_width() -> float:
     return MADE_A_ROW * _PITCH + (len(MADE) - 1) * _GAP
-
-
-def _spikes(value: float) -> str:
-    if not np.isfinite(value):
-        return "–"
-    places = 1 if abs(value) < 100 else 0
-    return f"{round(float(value), places) + 0.0:.{places}f}".replace("-", "−")  # + 0.0: never "−0.0"
 
 
 # Changed images -----------------------------------------------------------------------------------------------------------

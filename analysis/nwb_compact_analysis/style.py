@@ -52,6 +52,20 @@ def axes_or_new(ax: Axes | None, height_in: float, width_in: float = COLUMN_IN) 
     return plt.subplots(figsize=(width_in, height_in), layout="constrained")[1] if ax is None else ax
 
 
+def spikes_text(value: float) -> str:
+    """A mean number of spikes with one digit after the point, from 100 on with none; a dash where it is not known.
+
+    Examples
+    --------
+    >>> spikes_text(2.25), spikes_text(-0.04), spikes_text(-1.0), spikes_text(123.4), spikes_text(float("nan"))
+    ('2.2', '0.0', '−1.0', '123', '–')
+    """
+    if not np.isfinite(value):
+        return "–"
+    places = 1 if abs(value) < 100 else 0
+    return f"{round(float(value), places) + 0.0:.{places}f}".replace("-", "−")  # + 0.0: never "−0.0"
+
+
 def short_label(name: str, most: int = 20) -> str:
     """A name that fits: its middle goes when it is longer than `most` characters, since names differ at both ends.
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from nwb_compact.results import Results, disagreement, median
 from nwb_compact.session import Pixels
-from nwb_compact_analysis.style import GREY, PAGE_IN, STUDENT, TEACHER, axes_or_new, short_label, styled
+from nwb_compact_analysis.style import GREY, PAGE_IN, STUDENT, TEACHER, axes_or_new, short_label, spikes_text, styled
 
 LARGEST_FILTERS = 24
 """Filters shown of a unit's first layer; 24 pictures of 5 x 5 pixels are what a 7 in page shows large enough to read."""
@@ -161,7 +161,7 @@ def plot_best_and_worst_images(
             for rank, image in enumerate(group):
                 left = start + rank * _IMAGE_PITCH
                 _draw_image(ax, np.asarray(pixels[int(image)]), left, top)
-                text = f"{_spikes(float(results.student_prediction[image, unit]))} | {_spikes(measured[image, unit])}"
+                text = f"{spikes_text(float(results.student_prediction[image, unit]))} | {spikes_text(measured[image, unit])}"
                 star = "*" if results.side[image] == "scored" else ""
                 ax.text(left + 0.5, top + 1.04, text + star, ha="center", va="top", fontsize=7)
     for left, text in ((0.0, "strongest predicted response: predicted | measured"), (second_group, "weakest predicted response")):
@@ -214,7 +214,3 @@ def _r2_text(results: Results, unit: int) -> str:
     return f"{raw}, corr. {corrected:.2f}" if np.isfinite(corrected) else f"{raw}, corr. –"
 
 
-def _spikes(value: float) -> str:
-    if not np.isfinite(value):
-        return "–"
-    return f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"

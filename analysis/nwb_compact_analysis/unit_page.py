@@ -4,7 +4,6 @@
 run may be interpreted for some units only (`interpret --units`), a student may answer all images alike, a file may keep no pictures.
 """
 
-import re
 import shlex
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nwb_compact.errors import counted
+from nwb_compact.file_names import safe_name
 from nwb_compact.interpretation.tables import Table
 from nwb_compact.results import Results
 from nwb_compact.session import Session
@@ -127,8 +127,7 @@ def page_name(results: Results, unit: int) -> str:
     >>> page_name(example_results(), 1)
     'unit_2_unit-2.html'
     """
-    safe = re.sub(r"[^A-Za-z0-9-]+", "_", results.unit_name[unit])[:60].strip("_")
-    return f"unit_{unit + 1}_{safe}.html" if safe else f"unit_{unit + 1}.html"
+    return f"unit_{unit + 1}_{safe_name(results.unit_name[unit])}.html"
 
 
 def unit_headline(results: Results, tables: Tables, unit: int) -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import re
-import unicodedata
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -12,12 +11,11 @@ from jaxtyping import Float
 from PIL import Image
 
 from nwb_compact import contract as c
+from nwb_compact.file_names import safe_name
 from nwb_compact.interpretation.tables import UNIT, Table
 from nwb_compact.new_folder import require_new_folder
 
 LIST = "images.csv"
-MOST_LETTERS = 60
-"""Of a unit's name in a file's name: file systems take 255 bytes, older archives 100."""
 
 
 def export_images(
@@ -77,18 +75,6 @@ def export_images(
     with (folder / LIST).open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *lines])
     return folder / LIST
-
-
-def safe_name(name: str) -> str:
-    """Letters, digits, dots, dashes and underscores that every file system takes, and never a path; accents go, the rest becomes dashes.
-
-    Examples
-    --------
-    >>> safe_name("../V4 é/unit:1"), safe_name("神経")
-    ('V4-e-unit-1', 'unit')
-    """
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip(".-_ ")[:MOST_LETTERS] or "unit"
 
 
 def _remove_listed(folder: Path) -> None:

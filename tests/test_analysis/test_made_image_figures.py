@@ -39,11 +39,6 @@ def test_images_from_elsewhere_are_named_by_the_end_of_their_file():
     assert "a_rather_long_name_of_image_0123.jpg"[-made.LETTERS :] in [text.get_text().replace("\n", "") for text in ax.texts]
 
 
-@pytest.mark.parametrize(("answer", "shown"), [(-0.04, "0.0"), (-0.06, "−0.1"), (123.4, "123"), (np.nan, "–")])
-def test_answers_are_short_and_nothing_is_minus_zero(answer, shown):
-    assert made._spikes(answer) == shown
-
-
 def test_the_most_extreme_image_comes_first_and_only_so_many_are_drawn():
     n = made.RANKS + 3
     rank = np.arange(n)[::-1]

@@ -2,7 +2,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from nwb_compact_analysis.style import STUDENT, TEACHER, axes_or_new, chunks, number, short_label, styled
+from nwb_compact_analysis.style import STUDENT, TEACHER, axes_or_new, chunks, number, short_label, spikes_text, styled
 
 
 def test_given_axes_are_used_and_no_figure_is_made(close_figures):
@@ -56,3 +56,8 @@ def test_teacher_and_student_differ_in_lightness_too():
         return float(linear @ [0.2126, 0.7152, 0.0722])
 
     assert abs(luminance(STUDENT) - luminance(TEACHER)) > 0.05
+
+
+@pytest.mark.parametrize(("answer", "shown"), [(-0.04, "0.0"), (-0.06, "−0.1"), (123.4, "123"), (np.nan, "–")])
+def test_answers_are_short_and_nothing_is_minus_zero(answer, shown):
+    assert spikes_text(answer) == shown

@@ -193,4 +193,4 @@ def test_the_same_unit_gives_the_same_bytes(interpreted):
 
 def test_pages_have_names_that_every_file_system_takes_and_no_two_are_alike(interpreted):
     results = interpreted(names=("a/b", "a b", "单元"))[0]
-    assert [unit_page.page_name(results, unit) for unit in range(3)] == ["unit_1_a_b.html", "unit_2_a_b.html", "unit_3.html"]
+    assert [unit_page.page_name(results, unit) for unit in range(3)] == ["unit_1_a-b.html", "unit_2_a-b.html", "unit_3_unit.html"]

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact.interpretation.image_export import export_images, safe_name
+from nwb_compact.file_names import safe_name
+from nwb_compact.interpretation.image_export import export_images
 from nwb_compact.interpretation.tables import Column, Table
 
 HOSTILE = ["../../etc/passwd", "a/b", "a\\b", "a b", "A B", "神経", "..", "", "CON", "é:1\n", "x" * 400, "=1+1", ".hidden", "a\0b"]

@@ -144,8 +144,8 @@ def test_names_that_no_file_may_have_are_changed_and_kept_apart(tmp_path, monkey
     write_session(session, "a.nwb")
     write_results(replace(run("first"), unit_name=names), "a.nwb")
     assert export("--unit", "all", "--format", "npz", "-o", "all").exit_code == 0
-    assert others(tmp_path / "all") == ["1_a_1.npz", "2_a_1.npz", "3_b.npz"]
-    assert load("all/2_a_1.npz").metadata["unit"] == "a:1"
+    assert others(tmp_path / "all") == ["1_a-1.npz", "2_a-1.npz", "3_b.npz"]
+    assert load("all/2_a-1.npz").metadata["unit"] == "a:1"
 
 
 @pytest.mark.parametrize(
