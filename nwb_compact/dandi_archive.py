@@ -263,13 +263,12 @@ def _told(where: object, expected: str, next_step: str, key: str = "") -> Iterat
     except NwbCompactError:
         raise
     except Exception as error:  # the library raises nearly every type there is, with what a server answered
-        found = re.sub(r"\?\S+", "?...", _found(error))
-        secret = bool(key) and key in "".join(traceback.format_exception(error))
-        found = found.replace(key, "[key]") if key else found
-        raise NwbCompactError(where, found=found, expected=expected, next_step=next_step) from (None if secret else error)
+        shown = "".join(traceback.format_exception(error))
+        cause = None if _without(key, shown) != shown else error
+        raise NwbCompactError(where, found=_found(error, key), expected=expected, next_step=next_step) from cause
 
 
-def _found(error: Exception) -> str:
+def _found(error: Exception, key: str) -> str:
     import requests
 
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -277,8 +276,14 @@ def _found(error: Exception) -> str:
         return "an API key that it refuses"
     if status == 403:
         return "that your account may not do this there"
+    said = one_line(re.sub(r"\?\S+", "?...", _without(key, str(error))))
     if status is not None:
-        return f"an error of the archive ({one_line(error)})"
+        return f"an error of the archive ({said})"
     if isinstance(error, requests.Timeout | requests.ConnectionError):
         return "no answer from the network"
-    return f"that it failed ({type(error).__name__}: {one_line(error)})"
+    return f"that it failed ({type(error).__name__}: {said})"
+
+
+def _without(key: str, text: str) -> str:
+    """The text without the key; its beginning is enough, since the library cuts what a server says somewhere."""
+    return re.sub(re.escape(key[:8]) + r"[!-~]*", "[key]", text) if key else text

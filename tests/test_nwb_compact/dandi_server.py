@@ -113,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
         except Answer as answer:
             body = answer.body
             if answer.status >= 400 and state.echoes:
-                body = {"said": body, "headers": dict(self.headers)}
+                body = {"you sent": self.headers.get("Authorization"), "said": body, "headers": dict(self.headers)}
             data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
             self.send_response(answer.status)
             for name, value in {**answer.headers, "Content-Length": str(len(data))}.items():
