@@ -208,7 +208,7 @@ def _require_answer(instance: str) -> None:
     from dandi.consts import known_instances
 
     address = known_instances[instance].api if instance in known_instances else instance
-    with _told(instance, "an answer", "correct --instance"):
+    with _told(instance, "an answer", "check the network, or correct --instance"):
         requests.get(address, timeout=CONNECT_S, allow_redirects=False).close()
 
 
