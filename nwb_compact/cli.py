@@ -32,13 +32,14 @@ BUILT_IN = {
     "interpret": Place("nwb_compact.interpret:command", "Find out what each fitted neuron computes."),
     "show": Place("nwb_compact.show:command", "Print what was fitted and how well."),
     "validate": Place("nwb_compact.validate:command", "Say whether an archive would take a file."),
+    "share": Place("nwb_compact.share:command", "Upload files to a dandiset."),
     "export": Place("nwb_compact.export:command", "Write the compact model of one neuron to a file of its own."),
 }
 KNOWN_PLUGINS = {
     "convert": "Turn recordings or published data into a session file.",
     "report": "Draw figures and one page from the results in a file.",
 }
-ORDER = ("simulate", "convert", "check", "fit", "interpret", "show", "report", "validate", "export")
+ORDER = ("simulate", "convert", "check", "fit", "interpret", "show", "report", "validate", "share", "export")
 """Along the path of the data; commands of other packages follow."""
 
 

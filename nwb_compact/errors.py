@@ -18,6 +18,8 @@ class Fault:
     found: str
     expected: str
     next_step: str
+    stops_only_fits: bool = False
+    """Whether a file with this fault is whole all the same: it can be shared and read, only not fitted."""
 
     def __str__(self) -> str:
         return f"{self.where}: found {self.found}, expected {self.expected}. Next: {self.next_step}"

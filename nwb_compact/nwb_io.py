@@ -15,6 +15,7 @@ import numpy as np
 from hdmf.common import DynamicTable, DynamicTableRegion, VectorData, VectorIndex
 from jaxtyping import Integer, UInt, UInt32
 from pynwb import NWBHDF5IO, H5DataIO, NWBFile
+from pynwb.ecephys import LFP, ElectricalSeries, FilteredEphys
 
 from nwb_compact.errors import NwbCompactError, one_line
 
@@ -94,6 +95,14 @@ def export_changed(file: OpenFile, target: Path) -> None:
     file.nwbfile.set_modified()
     with NWBHDF5IO(target, "w") as io:
         io.export(src_io=file.io, nwbfile=file.nwbfile, write_args={"link_data": False})
+
+
+def drop_voltage(nwbfile: NWBFile) -> tuple[str, ...]:
+    """Take the raw voltage out of an open file that will be exported; the names of what was taken."""
+    voltage = tuple(name for name, held in nwbfile.acquisition.items() if isinstance(held, ElectricalSeries | LFP | FilteredEphys))
+    for name in voltage:
+        nwbfile.acquisition.pop(name)
+    return voltage
 
 
 def table(name: str, description: str, n_rows: int, *columns: VectorData) -> DynamicTable:

@@ -11,11 +11,21 @@ from typing import Any
 import numpy as np
 from hdmf.common import DynamicTable
 from pynwb import NWBHDF5IO, NWBFile, ProcessingModule
-from pynwb.ecephys import LFP, ElectricalSeries, FilteredEphys
 
 from nwb_compact import contract as c
 from nwb_compact.errors import NwbCompactError, nearest
-from nwb_compact.nwb_io import column, export_changed, numbers, opened, region, smallest_unsigned, strings, table, told_as_damage
+from nwb_compact.nwb_io import (
+    column,
+    drop_voltage,
+    export_changed,
+    numbers,
+    opened,
+    region,
+    smallest_unsigned,
+    strings,
+    table,
+    told_as_damage,
+)
 from nwb_compact.nwb_students import read_students, student_tables
 from nwb_compact.results import Results, baselines_of, score_columns, shared_arrays
 from nwb_compact.safe_write import replaced_safely
@@ -102,6 +112,12 @@ def run_module(nwbfile: NWBFile, run_id: str, where: Path) -> ProcessingModule:
     return modules[run_id]
 
 
+def latest_run_id(nwbfile: NWBFile, where: Path) -> str | None:
+    """The run that was added last; None where there is none."""
+    modules = _run_modules(nwbfile)
+    return max(modules, key=lambda run_id: _run_number(modules[run_id], f"{where}: {c.RUN_PREFIX}{run_id}"), default=None)
+
+
 def run_ids(file_path: str | Path, *, locking: bool = True) -> tuple[str, ...]:
     """Names of the runs of a file, in no order, without reading them."""
     with opened(file_path, locking=locking) as file:
@@ -149,9 +165,8 @@ def _export(source: Path, target: Path, *, without_run: str, without_voltage: bo
         nwbfile = file.nwbfile
         if without_run in _run_modules(nwbfile):
             nwbfile.processing.pop(c.RUN_PREFIX + without_run)
-        voltage = [name for name, held in nwbfile.acquisition.items() if isinstance(held, ElectricalSeries | LFP | FilteredEphys)]
-        for name in voltage if without_voltage else ():
-            nwbfile.acquisition.pop(name)
+        if without_voltage:
+            drop_voltage(nwbfile)
         export_changed(file, target)
 
 

@@ -11,7 +11,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def replaced_safely(target: Path, *, source: Path | None = None, room_bytes: int
         _remove_leftovers(target)
         require_room(target, room_bytes + (source.stat().st_size if source is not None else 0))
         before = _state(target)
-        temporary = target.with_name(f".{target.name}.writing-{socket.gethostname()}-{os.getpid()}.nwb")
+        temporary = _temporary(target)
         try:
             yield temporary
             _require_valid(temporary, source)
@@ -77,6 +77,34 @@ def replaced_safely(target: Path, *, source: Path | None = None, room_bytes: int
             _flush(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def changed_copy(source: Path, write: Callable[[Path], None]) -> Iterator[Path]:
+    """A changed copy of a file, beside it until the block ends; what a kill leaves of it is removed by the next writer of the file.
+
+    Parameters
+    ----------
+    source
+        The file; it is not changed.
+    write
+        Writes the copy, which is not larger than the file.
+
+    Raises
+    ------
+    NwbCompactError
+        If the copy cannot be written, or is not valid where the file is.
+    """
+    temporary = _temporary(source)
+    try:
+        with _file_system_faults(source):
+            _remove_leftovers(source)
+            require_room(source, source.stat().st_size, what="a copy", next_step="free some space, or share it from another disk")
+            write(temporary)
+            _require_valid(temporary, source)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def require_writable(file_path: Path, *, output: Path | None = None) -> None:
@@ -143,6 +171,10 @@ def sole_access(
                 continue
             yield
             return
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.writing-{socket.gethostname()}-{os.getpid()}.nwb")
 
 
 def _remove_leftovers(target: Path) -> None:

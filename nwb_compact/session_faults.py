@@ -82,8 +82,8 @@ class _Parts:
     counts: _Table | None
     means: _Table | None
 
-    def fault(self, part: str, found: str, expected: str, next_step: str = CONVERT) -> Fault:
-        return Fault(f"{self.where}: {part}", found, expected, next_step)
+    def fault(self, part: str, found: str, expected: str, next_step: str = CONVERT, *, stops_only_fits: bool = False) -> Fault:
+        return Fault(f"{self.where}: {part}", found, expected, next_step, stops_only_fits)
 
 
 def _table(hdf5: h5py.File, *paths: str) -> _Table | None:
@@ -153,7 +153,7 @@ def _images(parts: _Parts) -> Iterator[Fault]:
     part = f"/stimulus/templates/{c.IMAGES}"
     if pixels is None:
         next_step = "convert the session with its images; a file of hashes can be shared, not fitted"
-        yield parts.fault(part, "hashes only, no pixels", "the images that were shown", next_step)
+        yield parts.fault(part, "hashes only, no pixels", "the images that were shown", next_step, stops_only_fits=True)
     elif pixels.shape[1] != pixels.shape[2]:
         found = f"images of {pixels.shape[1]} x {pixels.shape[2]} px"
         yield parts.fault(part, found, "square images", "crop or pad them before the session is written")
@@ -265,7 +265,7 @@ def _coverage(parts: _Parts) -> Iterator[Fault]:
     if different < FEWEST_IMAGES:
         found = f"{different} different images with a usable response ({len(hashes)} images in all)"
         next_step = f"fit a session with more images; responses count where {c.IS_VALID} is True"
-        yield parts.fault(c.IMAGE_TABLE, found, f"at least {FEWEST_IMAGES}", next_step)
+        yield parts.fault(c.IMAGE_TABLE, found, f"at least {FEWEST_IMAGES}", next_step, stops_only_fits=True)
 
 
 def _answered(parts: _Parts, n_images: int) -> np.ndarray | None:

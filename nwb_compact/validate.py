@@ -1,4 +1,4 @@
-"""Would an archive take this file, and can this package use it? Schema, NWB Inspector as DANDI runs it, and our own contract, in one table.
+"""Would an archive take this file, and can this package read it? Schema, NWB Inspector with DANDI's settings, our own contract, in a table.
 
 DANDI refuses what is CRITICAL here. A VIOLATION it lets pass, but we do not, unless `ALLOWED` says why it may. A SUGGESTION is just that.
 """
@@ -23,11 +23,15 @@ ALLOWED: Mapping[str, str] = {
     "check_regular_timestamps": "times of events are regular where a display kept its pace; they are measured all the same",
 }
 """Violations that are none, and why."""
+ALLOWED_UNFIT = "it stops a fit only; the file can be shared and read"
+"""Likewise of our own contract."""
 NEXT: Mapping[str, str] = {
     "CRITICAL": "DANDI refuses the file until this is mended",
     "VIOLATION": "mend it, or convert the recording again",
     "SUGGESTION": "optional",
+    "check_units_resolution_is_set": "give responses.sampling_frequency_hz in the YAML of nwb-compact convert and convert again",
 }
+"""What to do: by the name of the check, else by its severity."""
 SUBJECT_NEXT = "give what is missing of the animal in the YAML of nwb-compact convert (--yaml or --metadata) and convert again"
 
 
@@ -62,8 +66,11 @@ def findings(file_path: str | Path) -> tuple[Finding, ...]:
     file_path = Path(file_path)
     with open_hdf5(file_path):
         pass
-    contract = [Finding("VIOLATION", "contract", fault.where, f"found {fault.found}, expected {fault.expected}", fault.next_step)
-                for fault in check(file_path)]
+    contract = [
+        Finding("VIOLATION", "contract", fault.where, f"found {fault.found}, expected {fault.expected}", fault.next_step,
+                ALLOWED_UNFIT if fault.stops_only_fits else "")
+        for fault in check(file_path)
+    ]
     worst_first = list(dict.fromkeys(SEVERITIES.values()))
     return tuple(sorted([*_inspected(file_path), *contract], key=lambda one: (worst_first.index(one.severity), one.check, one.where)))
 
@@ -79,7 +86,7 @@ def _inspected(file_path: Path) -> Iterator[Finding]:
         if message.importance.name == "ERROR":  # whose name is a paragraph and whose text a traceback
             name, says = "unreadable", says.strip().splitlines()[-1]
         where = message.location or message.object_name or "the file"
-        next_step = SUBJECT_NEXT if name.startswith("check_subject") and severity != "SUGGESTION" else NEXT[severity]
+        next_step = SUBJECT_NEXT if name.startswith("check_subject") and severity != "SUGGESTION" else NEXT.get(name, NEXT[severity])
         yield Finding(severity, name, where, one_line(says), next_step, ALLOWED.get(name, "") if severity == "VIOLATION" else "")
 
 

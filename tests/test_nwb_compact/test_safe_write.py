@@ -21,7 +21,7 @@ from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_results import run_ids, write_results
 from nwb_compact.nwb_session import write_session
 from nwb_compact.results import example_results
-from nwb_compact.safe_write import replaced_safely, require_writable
+from nwb_compact.safe_write import changed_copy, replaced_safely, require_writable
 from nwb_compact.session import example_session
 
 Usage = namedtuple("Usage", "total used free")
@@ -219,6 +219,24 @@ def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_are_kept(file
     with appended_safely(file_path) as copy:
         annotate(copy)
     assert sorted(os.listdir(file_path.parent)) == sorted([*living, "a.nwb"])
+
+
+def test_a_changed_copy_lasts_as_long_as_its_block_and_clears_up_after_the_dead(file_path: Path) -> None:
+    before, ended = file_path.read_bytes(), subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    file_path.with_name(f".a.nwb.writing-{safe_write.socket.gethostname()}-{ended.pid}.nwb").write_bytes(b"of a killed run")
+
+    def write(copy: Path) -> None:
+        shutil.copyfile(file_path, copy)
+        annotate(copy)
+
+    with changed_copy(file_path, write) as copy:
+        assert sorted(os.listdir(file_path.parent)) == sorted([copy.name, "a.nwb"])
+        assert notes(copy) == "changed"
+    with pytest.raises(NwbCompactError, match="damaged or not HDF5"), changed_copy(file_path, Path.touch):
+        pass
+    assert os.listdir(file_path.parent) == ["a.nwb"]
+    assert file_path.read_bytes() == before
 
 
 def test_a_missing_file_or_folder_is_named(tmp_path: Path) -> None:

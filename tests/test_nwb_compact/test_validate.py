@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import h5py
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -75,6 +76,29 @@ def test_a_file_that_breaks_our_contract_cannot_be_shared(file):
         hdf5[f"stimulus/presentation/{c.IMAGE_TABLE}/{c.SHA256}"][0] = "of another image"
     blocking = [one for one in validate.findings(file) if one.blocks]
     assert "contract" in {one.check for one in blocking}
+
+
+def test_what_only_stops_a_fit_does_not_stop_sharing(tmp_path):
+    """A file of hashes is a supported layout; so is one of few images."""
+    hashes, few = tmp_path / "hashes.nwb", tmp_path / "few.nwb"
+    session = example_session()
+    write_session(replace(session, images=replace(session.images, pixels=None)), hashes)
+    write_session(example_session(n_images=10), few)
+    for path, said in ((hashes, "hashes only"), (few, "10 different images")):
+        assert CliRunner().invoke(main, ["check", str(path)]).exit_code == 1
+        done = run(path)
+        assert done.exit_code == 0, done.output
+        assert said in done.output
+        assert f"allowed: {validate.ALLOWED_UNFIT}" in done.output
+
+
+def test_spike_times_without_a_resolution_say_where_to_give_it(tmp_path):
+    session, path = example_session(), tmp_path / "a.nwb"
+    spikes = tuple(np.arange(5.0) for _ in session.units.name)
+    write_session(replace(session, units=replace(session.units, spike_times_s=spikes)), path)
+    found = [one for one in validate.findings(path) if one.check == "check_units_resolution_is_set"]
+    assert found
+    assert "responses.sampling_frequency_hz" in found[0].next_step
 
 
 def test_an_allowed_violation_is_shown_with_its_reason_and_does_not_block(file, monkeypatch):
