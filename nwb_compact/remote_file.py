@@ -157,10 +157,8 @@ class _Server:
         range_, _, length = response.headers.get("Content-Range", "").rpartition("/")
         if not range_ or not length.isdigit():
             raise self.failed("a server that does not say how large the file is", "download the file and name it")
-        validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-        if self.length and (int(length), validator) != (self.length, self.validator):
-            raise self.failed("another file than before", "run again")
-        self.length, self.validator = int(length), validator
+        if not self.length:
+            self.length, self.validator = int(length), _validator(response)
 
     def _part(self, headers: dict[str, str]) -> _Part:
         first, _, last = headers["Range"].removeprefix("bytes=").partition("-")
@@ -172,7 +170,7 @@ class _Server:
                 raise
             self._resolve()  # DANDI and others redirect to an address that expires
             response, content = self._answer(headers, n_bytes)
-        if response.headers.get("Content-Range", "").rpartition("/")[2] != str(self.length):
+        if response.headers.get("Content-Range", "").rpartition("/")[2] != str(self.length) or _validator(response) != self.validator:
             raise self.failed("another file than before", "run again")
         if len(content) != n_bytes:
             raise self.failed(f"{len(content)} bytes where {n_bytes} were asked for", "run again, or download the file and name it")
@@ -246,6 +244,11 @@ class _Passing(NwbCompactError):
 
 class _Refused(NwbCompactError):
     """The address may have expired."""
+
+
+def _validator(response: Any) -> str:
+    """What tells a version of the file from another, empty where the server does not say."""
+    return response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
 
 
 def _reason(error: Exception) -> str:

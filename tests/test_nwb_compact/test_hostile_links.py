@@ -120,7 +120,7 @@ def test_a_soft_link_to_nothing_or_in_a_circle_is_a_line(target, session_file):
 
 
 def test_what_only_a_reference_leads_to_is_refused(tmp_path):
-    """HDF5 keeps an object that is open although its last link is removed; a copy made meanwhile holds one that no walk along links finds."""
+    """HDF5 keeps an object that is open although its last link is gone; a copy made meanwhile holds one that no walk along links finds."""
     (tmp_path / "other").write_bytes(struct.pack("<H", SECRET))
     with h5py.File(tmp_path / "open.h5", "w") as file:
         hidden = file.create_dataset("hidden", (1,), np.uint16, external=[(str(tmp_path / "other"), 0, 2)])
