@@ -76,18 +76,19 @@ def opened(file_path: str | Path, *, locking: bool = True) -> Iterator[OpenFile]
 def open_hdf5(file_path: str | Path, *, locking: bool = True) -> h5py.File:
     """The file as bare HDF5, open for reading; raises as `opened` does."""
     place = located(file_path)
-    is_remote = isinstance(place, Address)
     try:
         hdf5 = h5py.File(remote_file(place), "r") if isinstance(place, Address) else h5py.File(place, "r", locking=locking)
     except OSError as error:
         raise _not_hdf5(place, error) from error
-    try:
-        require_within(hdf5, place, may_follow=False if is_remote else None)
-    except BaseException as error:
-        hdf5.close()
-        if isinstance(error, NwbCompactError) or not isinstance(error, Exception):
+    with ExitStack() as closes:
+        closes.callback(hdf5.close)
+        try:
+            require_within(hdf5, place, may_follow=False if isinstance(place, Address) else None)
+        except NwbCompactError:
             raise
-        raise _damaged(place, error) from error
+        except Exception as error:  # h5py raises many on a damaged file
+            raise _damaged(place, error) from error
+        closes.pop_all()
     return hdf5
 
 
