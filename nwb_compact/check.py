@@ -8,16 +8,18 @@ from pathlib import Path
 import click
 import numpy as np
 
+from nwb_compact.address import FILE_OR_ADDRESS, Address
 from nwb_compact.errors import Fault, NwbCompactError, SeveralFaults, one_line
 from nwb_compact.nwb_io import open_hdf5
 from nwb_compact.nwb_session import open_session
 from nwb_compact.responses import responses_of
+from nwb_compact.session import Session
 from nwb_compact.session_faults import session_faults
 
 
 @click.command("check")
-@click.argument("file", type=click.Path(path_type=Path))
-def command(file: Path) -> None:
+@click.argument("file", type=FILE_OR_ADDRESS)
+def command(file: Path | Address) -> None:
     """List every fault of a session FILE, one a line; exit 1 on any."""
     faults = check(file)
     for fault in faults:
@@ -83,10 +85,15 @@ def summary(file_path: str | Path) -> str:
     '2 units, 24 images (24 different, 0 without a response), 60 presentations, single-trial counts'
     """
     with open_session(file_path) as session:
-        images, presentations = session.images, session.presentations
-        unanswered = int((~np.isfinite(responses_of(session).mean).any(axis=1)).sum())
-        different = len(set(images.sha256))
-        parts = [f"{len(session.units)} units", f"{len(images)} images ({different} different, {unanswered} without a response)"]
-        parts += [] if presentations is None else [f"{len(presentations)} presentations"]
-        parts.append("repeat averages only" if session.counts is None else "single-trial counts")
+        return contents(session)
+
+
+def contents(session: Session) -> str:
+    """What `summary` says, of a session that is open."""
+    images, presentations = session.images, session.presentations
+    unanswered = int((~np.isfinite(responses_of(session).mean).any(axis=1)).sum())
+    different = len(set(images.sha256))
+    parts = [f"{len(session.units)} units", f"{len(images)} images ({different} different, {unanswered} without a response)"]
+    parts += [] if presentations is None else [f"{len(presentations)} presentations"]
+    parts.append("repeat averages only" if session.counts is None else "single-trial counts")
     return ", ".join(parts)

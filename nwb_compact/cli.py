@@ -27,6 +27,7 @@ class Place(NamedTuple):
 
 BUILT_IN = {
     "simulate": Place("nwb_compact.simulate:command", "Make a session from neurons whose wiring is known."),
+    "open": Place("nwb_compact.overview:command", "Say what is in a session file, here or at an address."),
     "check": Place("nwb_compact.check:command", "List every fault of a session file, before a long run."),
     "fit": Place("nwb_compact.fit:command", "Fit a teacher and compact students to every unit."),
     "interpret": Place("nwb_compact.interpret:command", "Find out what each fitted neuron computes."),
@@ -39,7 +40,7 @@ KNOWN_PLUGINS = {
     "convert": "Turn recordings or published data into a session file.",
     "report": "Draw figures and one page from the results in a file.",
 }
-ORDER = ("simulate", "convert", "check", "fit", "interpret", "show", "report", "validate", "share", "export")
+ORDER = ("simulate", "convert", "open", "check", "fit", "interpret", "show", "report", "validate", "share", "export")
 """Along the path of the data; commands of other packages follow."""
 
 

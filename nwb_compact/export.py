@@ -9,6 +9,7 @@ import click
 import numpy as np
 
 from nwb_compact import __version__
+from nwb_compact.address import FILE_OR_ADDRESS, Address, require_path
 from nwb_compact.errors import NwbCompactError, counted, nearest, one_line
 from nwb_compact.exported import FORMATS, as_npz, as_safetensors, missing_package
 from nwb_compact.file_names import safe_name
@@ -23,14 +24,16 @@ ANSWER = "expected spikes in the counting window, one number an image"
 
 
 @click.command("export")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE_OR_ADDRESS)
 @click.option("--unit", "units", required=True, multiple=True, metavar="UNIT", help="Name of a unit; may be repeated, or 'all'.")
 @click.option("--format", "format_name", type=click.Choice(FORMATS), help="Default: what the name of OUT ends in.")
 @click.option("--run", "run_id", metavar="RUN_ID", help="The run to take it from; default: the last.")
 @click.option("--float16", is_flag=True, help="Keep the weights with half the bytes.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="OUT",
               help="A new file; of several units a new folder.")
-def command(file: Path, units: tuple[str, ...], format_name: str | None, run_id: str | None, float16: bool, output: Path) -> None:
+def command(
+    file: Path | Address, units: tuple[str, ...], format_name: str | None, run_id: str | None, float16: bool, output: Path
+) -> None:
     """Write the compact model of one neuron in FILE to a file of its own."""
     several = len(units) > 1 or units == (ALL,)
     format_name = _format(output, format_name, several)
@@ -122,6 +125,7 @@ def _half(arrays: Mapping[str, np.ndarray], unit: str) -> dict[str, np.ndarray]:
 
 
 def _require_new(output: Path) -> None:
+    require_path(output)
     if output.exists():
         found = "a folder" if output.is_dir() else "a file"
         raise NwbCompactError(output, found=found, expected="none yet", next_step="choose another name or remove it")

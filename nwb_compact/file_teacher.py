@@ -9,6 +9,7 @@ from typing import NoReturn
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from nwb_compact.address import Address, located
 from nwb_compact.errors import NwbCompactError, counted
 from nwb_compact.nwb_results import read_results
 from nwb_compact.nwb_session import open_session
@@ -109,7 +110,7 @@ def teacher_from_file(
     >>> teacher_from_file(file_path, None, ["unit-2"], session_id="example").run_id
     'example'
     """
-    results = _run(Path(file_path), run_id)
+    results = _run(located(file_path), run_id)
     where = f"{file_path}: run {results.run_id}"
     with open_session(file_path) as session:
         of_session = session.about.session_id
@@ -124,7 +125,7 @@ def teacher_from_file(
     return FileTeacher(results.run_id, tuple(results.students[row_of[name]] for name in unit_names))
 
 
-def _run(file_path: Path, run_id: str | None) -> Results:
+def _run(file_path: Path | Address, run_id: str | None) -> Results:
     runs = read_results(file_path, run_id)
     if not runs:
         next_step = "fit that file first, or name another"

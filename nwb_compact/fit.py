@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from nwb_compact import __version__, baselines, config
+from nwb_compact.address import FETCH, FILE_OR_ADDRESS, UPLOAD, Address, require_path
 from nwb_compact.backbones import FORMS, Backbone, frozen_backbone
 from nwb_compact.check import require_sound
 from nwb_compact.config import PRESETS, Fit, configure
@@ -32,7 +33,7 @@ from nwb_compact.nwb_results import require_place, run_ids, write_results
 from nwb_compact.oracle import FileTeachers, Oracle, OwnTeacher, seen_by
 from nwb_compact.progress import stage
 from nwb_compact.provenance import command_line, commit, input_hash, record
-from nwb_compact.results import Results, StudentWeights, median
+from nwb_compact.results import Results, StudentWeights, headline
 from nwb_compact.safe_write import require_writable
 from nwb_compact.scoring import Predictions, score_units
 from nwb_compact.several_values import SeveralValues
@@ -183,8 +184,8 @@ def _results(
 
 
 @click.command("fit", cls=SeveralValues)
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--train", multiple=True, type=click.Path(path_type=Path), metavar="FILE ...", help="Files that lend images and responses.")
+@click.argument("files", nargs=-1, required=True, type=FILE_OR_ADDRESS)
+@click.option("--train", multiple=True, type=FILE_OR_ADDRESS, metavar="FILE ...", help="Files that lend images and responses.")
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="standard", show_default=True, help="Sizes and lengths.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with settings (docs/configuration.md).")
 @click.option("--backbone", help=f"{FORMS}.")
@@ -206,7 +207,7 @@ def _results(
 @click.option("--resume", is_flag=True, help="Go on with the same fit where it was stopped.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def command(
-    files: tuple[Path, ...], train: tuple[Path, ...], preset: str, config_file: Path | None, images: tuple[Path, ...],
+    files: tuple[Path | Address, ...], train: tuple[Path | Address, ...], preset: str, config_file: Path | None, images: tuple[Path, ...],
     taught_by: str | None, cache_dir: Path | None, output: Path | None, run_id: str | None, replaces: bool, resume: bool, quiet: bool,
     **changes: Any,
 ) -> None:
@@ -222,17 +223,18 @@ def command(
     run_id = run_id or datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     _require_all(files, train, output, run_names(run_id, settings), may_exist=replaces or resume)
     device = _device(settings.device)
+    beside = output or Path(files[0])
     wanted = settings.teacher
     backbone = None if taught_by else frozen_backbone(wanted.backbone, wanted.layer, vone_visual_degrees=wanted.vone_visual_degrees)
     sessions = read_sessions(files, train, settings)
     fitted = sessions[: len(files)]
     ready = [_from_file(taught_by, session) for session in fitted] if taught_by else []
-    pool = image_pool(own_pixels(sessions), scored_pixels(sessions), images, images_folder(output or files[0]), quiet=quiet)
+    pool = image_pool(own_pixels(sessions), scored_pixels(sessions), images, images_folder(beside), quiet=quiet)
     cache = cache_dir or default_cache_folder()
     backbone, layers = _with_layer(backbone, fitted, cache, device, quiet)
     facts = _facts(sessions, len(files), pool, ready or backbone, device)
     decisive = [facts, config.flat(settings), [session.sides for session in sessions], __version__, torch.__version__, commit()]
-    with work_folder(output or files[0], decisive, resume=resume) as folder:
+    with work_folder(beside, decisive, resume=resume) as folder:
         work = Work(device, folder, quiet, cache)
         run_id, places = work.run_id(run_id), list(files)
         if output is not None and output.exists() and resume and not replaces:
@@ -246,7 +248,7 @@ def command(
                 complete = replace(results, run_id=run, provenance=provenance)
                 new = None if places[number] == output else output
                 places[number] = write_results(complete, places[number], output=new, replace=replaces)
-                click.echo(f"{places[number]}: {_summary(complete)}")
+                click.echo(f"{places[number]}: {headline(complete.run_id, complete.scores)}")
         work.remove()
 
 
@@ -265,11 +267,15 @@ def _settings(preset: str, config_file: Path | None, changes: dict[str, Any]) ->
     return configure(preset, config_file, nested)
 
 
-def _require_all(files: Sequence[Path], train: Sequence[Path], output: Path | None, runs: Sequence[str], *, may_exist: bool) -> None:
+def _require_all(
+    files: Sequence[Path | Address], train: Sequence[Path | Address], output: Path | None, runs: Sequence[str], *, may_exist: bool
+) -> None:
     """Find what would stop the fit at its end before it starts."""
-    places = [path.resolve() for path in (*files, *train)]
-    for path in (*files, *train):
-        if places.count(path.resolve()) > 1:
+    for path in files:
+        require_path(path if output is None else output, next_step=FETCH if output is None else UPLOAD)
+    places = [path.resolve() if isinstance(path, Path) else path for path in (*files, *train)]
+    for path, place in zip((*files, *train), places, strict=True):
+        if places.count(place) > 1:
             raise NwbCompactError(path, found="a file named twice", expected="each file once", next_step="name it once")
         require_sound(path)
     for path in files:
@@ -324,20 +330,12 @@ def _known(knows: Backbone | Sequence[FileTeacher] | None) -> dict[str, str]:
 
 
 def _from_file(taught_by: str, session: SessionData) -> FileTeacher:
-    """FILE[:RUN]; a colon that is part of a path that exists is no run."""
-    file_path, run_id = taught_by, None
-    if not Path(taught_by).exists() and ":" in taught_by:
-        file_path, run_id = taught_by.rsplit(":", 1)
+    """FILE[:RUN]; a colon that is part of a path that exists, or of an address, is no run."""
+    file_path, _, run = taught_by.rpartition(":")
+    is_named = bool(file_path) and "/" not in run and not Path(taught_by).exists()
+    file_path, run_id = (file_path, run) if is_named else (taught_by, None)
     scored = [session.responses.image_sha256[row] for row in session.rows("scored")]
     return teacher_from_file(file_path, run_id, session.responses.unit_name, session_id=session.session_id, scored=scored)
-
-
-def _summary(results: Results) -> str:
-    scores = {name: median(results.scores[name]) for name in ("teacher_r2", "student_r2", "student_parameters")}
-    return (
-        f"run {results.run_id}, {len(results.unit_name)} units, median r2 of the teacher {scores['teacher_r2']:.3f}, "
-        f"of the students {scores['student_r2']:.3f} with {scores['student_parameters']:.0f} parameters"
-    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from nwb_compact.address import Address
 from nwb_compact.config import Fit
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.images import as_rgb, same_picture
@@ -23,7 +24,7 @@ from nwb_compact.teacher import TeacherSession
 class SessionData:
     """What fitting needs of one file."""
 
-    file_path: Path
+    file_path: Path | Address
     responses: Responses
     images: UInt8[np.ndarray, "image 112 112 3"]
     sides: tuple[str, ...]
@@ -35,7 +36,7 @@ class SessionData:
         return np.flatnonzero(np.isin(self.sides, sides))
 
 
-def read_sessions(fitted: Sequence[Path], lent: Sequence[Path], settings: Fit) -> tuple[SessionData, ...]:
+def read_sessions(fitted: Sequence[Path | Address], lent: Sequence[Path | Address], settings: Fit) -> tuple[SessionData, ...]:
     """Sessions with the side of every image, fitted files first.
 
     An image that looks like a scored one (another size, saved again, grey) is not learned from either, although its hash differs, and

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Integer, UInt8, UInt64
 
+from nwb_compact.address import require_path
 from nwb_compact.errors import NwbCompactError, one_line
 from nwb_compact.image_files import decoded
 from nwb_compact.image_index import ImageIndex, opened_index
@@ -126,7 +127,7 @@ def image_pool(
     grey = is_grey(own).mean()
     colour: Colour = "removed" if grey == 1 else "required" if grey <= FEW_GREY else "kept"
     with _being_written(folder) as part:
-        found = [listed(place.absolute(), part / str(number)) for number, place in enumerate(places)]
+        found = [listed(require_path(place, next_step="download it").absolute(), part / str(number)) for number, place in enumerate(places)]
         known = [sha256(pixel_digests(images).tobytes()).hexdigest() for images in (own, scored)]
         decisive = [*(one.identity for one in found), *known, colour, KEPT_BYTES, LEAST_SIDE_PX]
         there = folder / sha256(json.dumps(decisive).encode()).hexdigest()[:12]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from nwb_compact.address import require_path
 from nwb_compact.errors import NwbCompactError, counted
 
 ANOTHER = "name another folder"
@@ -28,6 +29,7 @@ def require_new_folder(folder: Path, *, overwrite: bool, if_file: str = ANOTHER,
     --------
     >>> require_new_folder(Path("no/such/folder"), overwrite=False)
     """
+    require_path(folder)
     if folder.exists() and not folder.is_dir():
         raise NwbCompactError(folder, found="a file", expected="a folder", next_step=if_file)
     if not overwrite and folder.is_dir() and (n := sum(1 for _ in folder.iterdir())):

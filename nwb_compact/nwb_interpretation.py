@@ -12,6 +12,7 @@ from hdmf.common import DynamicTable, DynamicTableRegion
 from pynwb import NWBHDF5IO, ProcessingModule
 
 from nwb_compact import contract as c
+from nwb_compact.address import located
 from nwb_compact.interpretation.tables import UNIT, Column, Table
 from nwb_compact.nwb_io import column, export_changed, opened, region, table, told_as_damage
 from nwb_compact.nwb_results import run_module
@@ -69,7 +70,7 @@ def read_interpretation(file_path: str | Path, run_id: str) -> dict[str, Table]:
     NwbCompactError
         If the file cannot be read or has no such run.
     """
-    file_path = Path(file_path)
+    file_path = located(file_path)
     with opened(file_path) as file:
         module = run_module(file.nwbfile, run_id, file_path)
         with told_as_damage(f"{file_path}: {c.RUN_PREFIX}{run_id}", "the tables of an interpretation"):

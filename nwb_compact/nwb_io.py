@@ -17,7 +17,10 @@ from jaxtyping import Integer, UInt, UInt32
 from pynwb import NWBHDF5IO, H5DataIO, NWBFile
 from pynwb.ecephys import LFP, ElectricalSeries, FilteredEphys
 
+from nwb_compact.address import Address, located
 from nwb_compact.errors import NwbCompactError, one_line
+from nwb_compact.hdf5_links import require_within
+from nwb_compact.remote_file import remote_file
 
 COMPRESSED_BYTES = 64 * 1024
 """Numbers above this are chunked and compressed; below it the chunk's own book-keeping costs more than it saves."""
@@ -38,14 +41,15 @@ def opened(file_path: str | Path, *, locking: bool = True) -> Iterator[OpenFile]
     Parameters
     ----------
     file_path
-        An NWB file on disk.
+        An NWB file on disk, or its address (see `address`), from which is fetched what is read.
     locking
         False only for a writer that holds the file's lock itself.
 
     Raises
     ------
     NwbCompactError
-        If it is missing, being written by another program, damaged, or not NWB.
+        If it is missing, being written by another program, damaged, not NWB, or leads to other files (see `hdf5_links`); of an address also
+        whatever `remote_file` raises, then or when something is read.
 
     Examples
     --------
@@ -55,7 +59,6 @@ def opened(file_path: str | Path, *, locking: bool = True) -> Iterator[OpenFile]
     ...
     nwb_compact.errors.NwbCompactError: no-such-file.nwb: found no file, expected an NWB file. Next: correct the path
     """
-    file_path = Path(file_path)
     with ExitStack() as closes:
         hdf5 = closes.enter_context(open_hdf5(file_path, locking=locking))
         try:
@@ -64,6 +67,8 @@ def opened(file_path: str | Path, *, locking: bool = True) -> Iterator[OpenFile]
                 warnings.filterwarnings("ignore", message="Ignoring")
                 io = closes.enter_context(NWBHDF5IO(file=hdf5, mode="r", load_namespaces=True))
                 nwbfile = io.read()
+        except NwbCompactError:  # a server that failed meanwhile
+            raise
         except Exception as error:  # pynwb and hdmf raise nearly every type there is on a file that is not theirs
             raise _not_nwb(file_path, error) from error
         yield OpenFile(hdf5, io, nwbfile)
@@ -71,11 +76,21 @@ def opened(file_path: str | Path, *, locking: bool = True) -> Iterator[OpenFile]
 
 def open_hdf5(file_path: str | Path, *, locking: bool = True) -> h5py.File:
     """The file as bare HDF5, open for reading; raises as `opened` does."""
-    file_path = Path(file_path)
+    place = located(file_path)
     try:
-        return h5py.File(file_path, "r", locking=locking)
+        hdf5 = h5py.File(remote_file(place), "r") if isinstance(place, Address) else h5py.File(place, "r", locking=locking)
     except OSError as error:
-        raise _not_hdf5(file_path, error) from error
+        raise _not_hdf5(place, error) from error
+    with ExitStack() as closes:
+        closes.callback(hdf5.close)
+        try:
+            require_within(hdf5, place, may_follow=False if isinstance(place, Address) else None)
+        except NwbCompactError:
+            raise
+        except Exception as error:  # h5py raises many on a damaged file
+            raise _damaged(place, error) from error
+        closes.pop_all()
+    return hdf5
 
 
 @contextmanager
@@ -189,7 +204,7 @@ def ragged_rows(source: DynamicTable, name: str, where: object) -> list[np.ndarr
     return [values[start:end] for start, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True)]
 
 
-def require_table(tables: Any, name: str, where: Path) -> DynamicTable:
+def require_table(tables: Any, name: str, where: object) -> DynamicTable:
     """One of several tables by name; raises `NwbCompactError` where it is not there."""
     found = tables.get(name)
     if not isinstance(found, DynamicTable):
@@ -217,8 +232,10 @@ def _data(source: DynamicTable, name: str, where: object) -> Any:
     return source[name].data
 
 
-def _not_hdf5(file_path: Path, error: OSError) -> NwbCompactError:
+def _not_hdf5(file_path: Path | Address, error: OSError) -> NwbCompactError:
     expected = "an NWB file"
+    if isinstance(file_path, Address):
+        return _damaged(file_path, error)
     if not file_path.exists():
         return NwbCompactError(file_path, found="no file", expected=expected, next_step="correct the path")
     if file_path.is_dir():
@@ -227,10 +244,14 @@ def _not_hdf5(file_path: Path, error: OSError) -> NwbCompactError:
         return NwbCompactError(file_path, found="no permission to read it", expected=expected, next_step="change its permissions")
     if "unable to lock file" in str(error):
         return NwbCompactError(file_path, found="a file that another program is writing", expected=expected, next_step="close that program")
+    return _damaged(file_path, error)
+
+
+def _damaged(file_path: Path | Address, error: Exception) -> NwbCompactError:
     found = f"a file that is damaged or not HDF5 ({one_line(error)})"
-    return NwbCompactError(file_path, found=found, expected=expected, next_step="convert or copy it again")
+    return NwbCompactError(file_path, found=found, expected="an NWB file", next_step="convert or copy it again")
 
 
-def _not_nwb(file_path: Path, error: Exception) -> NwbCompactError:
+def _not_nwb(file_path: str | Path, error: Exception) -> NwbCompactError:
     found = f"a file that pynwb cannot read ({type(error).__name__}: {one_line(error)})"
     return NwbCompactError(file_path, found=found, expected="an NWB file of schema 2", next_step="convert or copy it again")

@@ -1,7 +1,6 @@
 """Units' responses as NWB tables, in and out: single-trial counts, repeat averages, and how they were counted."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from hdmf.common import DynamicTable
@@ -30,14 +29,14 @@ def add_responses(
         ecephys.add(_mean_table(means))
 
 
-def read_response_units(rows: DynamicTable, where: Path) -> ResponseUnits:
+def read_response_units(rows: DynamicTable, where: object) -> ResponseUnits:
     """How the responses were counted."""
     names = (c.WINDOW_START, c.WINDOW_STOP, *c.OPTIONAL_RESPONSE_UNIT_COLUMNS)
     given = {name: numbers(rows, name, where) if name in rows.colnames else None for name in names}
     return ResponseUnits(indices(rows, c.UNIT, where), **given)
 
 
-def read_counts(tables: Mapping[str, Any], where: Path) -> SpikeCounts | None:
+def read_counts(tables: Mapping[str, Any], where: object) -> SpikeCounts | None:
     """The counts among the tables of processing/ecephys; None where there are none."""
     rows = tables.get(c.SPIKE_COUNTS)
     if rows is None:
@@ -46,7 +45,7 @@ def read_counts(tables: Mapping[str, Any], where: Path) -> SpikeCounts | None:
     return SpikeCounts(indices(rows, c.PRESENTATION, where), count, rows.description)
 
 
-def read_means(tables: Mapping[str, Any], where: Path) -> MeanResponses | None:
+def read_means(tables: Mapping[str, Any], where: object) -> MeanResponses | None:
     """The repeat averages among the tables of processing/ecephys; None where there are none."""
     rows = tables.get(c.MEAN_RESPONSES)
     if rows is None:

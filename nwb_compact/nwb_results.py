@@ -13,6 +13,7 @@ from hdmf.common import DynamicTable
 from pynwb import NWBHDF5IO, NWBFile, ProcessingModule
 
 from nwb_compact import contract as c
+from nwb_compact.address import FETCH, Address, located, require_path
 from nwb_compact.errors import NwbCompactError, nearest
 from nwb_compact.nwb_io import (
     column,
@@ -44,7 +45,8 @@ def write_results(results: Results, file_path: str | Path, *, output: str | Path
     file_path
         The session file; changed in place and safely unless `output` is given.
     output
-        A new, self-contained file instead: the session and the results without the raw voltage. `file_path` is only read.
+        A new, self-contained file instead: the session and the results without the raw voltage. `file_path` is only read, and may
+        then be an address.
     replace
         Take the place of a run of the same id (its room in the file is freed) and, with `output`, of a file there.
 
@@ -70,9 +72,10 @@ def write_results(results: Results, file_path: str | Path, *, output: str | Path
     >>> [results.run_id for results in read_results(written)]
     ['example']
     """
-    file_path, output = Path(file_path), None if output is None else Path(output)
+    file_path, output = located(file_path), None if output is None else Path(output)
     _require_new_output(output, file_path, replace)
-    with replaced_safely(output or file_path, source=file_path) as temporary:
+    target = output or require_path(file_path, next_step=FETCH)
+    with replaced_safely(target, source=file_path) as temporary:
         is_there = results.run_id in run_ids(file_path, locking=False)
         _require_names(results.run_id, is_there and not replace, file_path)
         if output is None and not is_there:
@@ -83,7 +86,7 @@ def write_results(results: Results, file_path: str | Path, *, output: str | Path
             nwbfile = io.read()
             _add_run(results, nwbfile, file_path)
             io.write(nwbfile)
-    return output or file_path
+    return target
 
 
 def read_results(file_path: str | Path, run_id: str | None = None) -> tuple[Results, ...]:
@@ -94,7 +97,7 @@ def read_results(file_path: str | Path, run_id: str | None = None) -> tuple[Resu
     NwbCompactError
         If the file cannot be read, has no run of that id, or holds one that a later version of this program wrote.
     """
-    file_path = Path(file_path)
+    file_path = located(file_path)
     with opened(file_path) as file:
         modules = _run_modules(file.nwbfile)
         if run_id is not None:
@@ -103,7 +106,20 @@ def read_results(file_path: str | Path, run_id: str | None = None) -> tuple[Resu
     return tuple(results for _, results in sorted(runs, key=lambda numbered: numbered[0]))
 
 
-def run_module(nwbfile: NWBFile, run_id: str, where: Path) -> ProcessingModule:
+def read_scores(file_path: str | Path) -> dict[str, dict[str, np.ndarray]]:
+    """The scores of every run by its id, oldest first, and nothing else of it; raises as `read_results` does."""
+    place = located(file_path)
+    with opened(place) as file:
+        scores = []
+        for run_id, module in _run_modules(file.nwbfile).items():
+            where = f"{place}: {c.RUN_PREFIX}{run_id}"
+            with told_as_damage(where, "the tables of a run"):
+                rows = _part(module, c.RUN_SCORES, where)
+                scores.append((_run_number(module, where), run_id, {name: numbers(rows, name, where) for name in rows.colnames}))
+    return {run_id: columns for _, run_id, columns in sorted(scores, key=lambda numbered: numbered[0])}
+
+
+def run_module(nwbfile: NWBFile, run_id: str, where: object) -> ProcessingModule:
     """The module of a run; raises `NwbCompactError` where the file has none of that id."""
     modules = _run_modules(nwbfile)
     if run_id not in modules:
@@ -127,7 +143,7 @@ def run_ids(file_path: str | Path, *, locking: bool = True) -> tuple[str, ...]:
 # Writing --------------------------------------------------------------------------------------------------------------
 
 
-def require_place(file_path: Path, *, run_id: str | None, output: Path | None, replace: bool) -> None:
+def require_place(file_path: Path | Address, *, run_id: str | None, output: Path | None, replace: bool) -> None:
     """Stop before a long run where its results could not be written.
 
     Raises
@@ -140,17 +156,17 @@ def require_place(file_path: Path, *, run_id: str | None, output: Path | None, r
         _require_names(run_id, run_id in run_ids(file_path) and not replace, file_path)
 
 
-def _require_new_output(output: Path | None, file_path: Path, replace: bool) -> None:
+def _require_new_output(output: Path | None, file_path: Path | Address, replace: bool) -> None:
     if output is None:
         return
-    if output.resolve() == file_path.resolve():
+    if isinstance(file_path, Path) and output.resolve() == file_path.resolve():
         next_step = "leave out --output to write in place"
         raise NwbCompactError(output, found="the session file itself", expected="a new file", next_step=next_step)
     if output.exists() and not replace:
         raise NwbCompactError(output, found="a file", expected="none yet", next_step="choose another name or give --replace")
 
 
-def _require_names(run_id: str, is_taken: bool, file_path: Path) -> None:
+def _require_names(run_id: str, is_taken: bool, file_path: Path | Address) -> None:
     if not re.fullmatch(r"[A-Za-z0-9-]+", run_id):
         next_step = "choose another run id"
         raise NwbCompactError("run id", found=f"'{run_id}'", expected="letters, digits and dashes", next_step=next_step)
@@ -159,7 +175,7 @@ def _require_names(run_id: str, is_taken: bool, file_path: Path) -> None:
         raise NwbCompactError(file_path, found=found, expected="none of this id yet", next_step=next_step)
 
 
-def _export(source: Path, target: Path, *, without_run: str, without_voltage: bool) -> None:
+def _export(source: Path | Address, target: Path, *, without_run: str, without_voltage: bool) -> None:
     """Copy a file object by object, leaving some out, which frees their room; what is linked from other files is copied too."""
     with opened(source, locking=False) as file:
         nwbfile = file.nwbfile
@@ -170,7 +186,7 @@ def _export(source: Path, target: Path, *, without_run: str, without_voltage: bo
         export_changed(file, target)
 
 
-def _add_run(results: Results, nwbfile: NWBFile, where: Path) -> None:
+def _add_run(results: Results, nwbfile: NWBFile, where: object) -> None:
     session_units = _session_units(nwbfile, where)
     rows = _rows_of_units(results.unit_name, session_units, where)
     _require_same_images(results, nwbfile, where)
@@ -188,7 +204,7 @@ def _add_run(results: Results, nwbfile: NWBFile, where: Path) -> None:
         module.add(part)
 
 
-def _session_units(nwbfile: NWBFile, where: Path) -> DynamicTable:
+def _session_units(nwbfile: NWBFile, where: object) -> DynamicTable:
     if nwbfile.units is not None:
         return nwbfile.units
     if c.ECEPHYS in nwbfile.processing and c.NEURONS in nwbfile.processing[c.ECEPHYS].data_interfaces:
@@ -197,7 +213,7 @@ def _session_units(nwbfile: NWBFile, where: Path) -> DynamicTable:
     raise NwbCompactError(where, found=found, expected="a table of units", next_step=next_step)
 
 
-def _rows_of_units(unit_name: tuple[str, ...], units: DynamicTable, where: Path) -> np.ndarray:
+def _rows_of_units(unit_name: tuple[str, ...], units: DynamicTable, where: object) -> np.ndarray:
     names = strings(units, c.UNIT_NAME, where)
     unknown = [name for name in unit_name if names.count(name) != 1]
     if unknown:
@@ -207,7 +223,7 @@ def _rows_of_units(unit_name: tuple[str, ...], units: DynamicTable, where: Path)
     return np.array([names.index(name) for name in unit_name])
 
 
-def _require_same_images(results: Results, nwbfile: NWBFile, where: Path) -> None:
+def _require_same_images(results: Results, nwbfile: NWBFile, where: object) -> None:
     rows = nwbfile.stimulus.get(c.IMAGE_TABLE)
     if rows is None or strings(rows, c.SHA256, where) != results.image_sha256:
         found, expected = "results about other images", "the images of this file in its order"

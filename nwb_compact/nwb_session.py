@@ -17,6 +17,7 @@ from pynwb.file import Subject as NwbSubject
 
 from nwb_compact import __version__
 from nwb_compact import contract as c
+from nwb_compact.address import located
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_io import OpenFile, column, given, numbers, opened, require_table, strings, table
 from nwb_compact.nwb_responses import add_responses, read_counts, read_means, read_response_units
@@ -76,7 +77,7 @@ def write_session(
 
 @contextmanager
 def open_session(file_path: str | Path) -> Iterator[Session]:
-    """The session of a file; its pixels stay on disk and are read when indexed, until the block ends.
+    """The session of a file or address; its pixels stay there and are read when indexed, until the block ends.
 
     Raises
     ------
@@ -94,7 +95,7 @@ def open_session(file_path: str | Path) -> Iterator[Session]:
     (3, 8, 8, 3)
     """
     with opened(file_path) as file:
-        yield _session(file, Path(file_path))
+        yield _session(file, located(file_path))
 
 
 def read_session(file_path: str | Path) -> Session:
@@ -169,7 +170,7 @@ def _wiring_table(wiring: tuple[WiringRow, ...]) -> DynamicTable:
 # Reading --------------------------------------------------------------------------------------------------------------
 
 
-def _session(file: OpenFile, where: Path) -> Session:
+def _session(file: OpenFile, where: object) -> Session:
     nwbfile = file.nwbfile
     ecephys = nwbfile.processing[c.ECEPHYS].data_interfaces if c.ECEPHYS in nwbfile.processing else {}
     return Session(
@@ -198,7 +199,7 @@ def in_memory(kind: Any, container: Any) -> Any:
     return kind(**values)
 
 
-def _read_wiring(nwbfile: NWBFile, where: Path) -> tuple[WiringRow, ...]:
+def _read_wiring(nwbfile: NWBFile, where: object) -> tuple[WiringRow, ...]:
     rows = (nwbfile.scratch or {}).get(c.WIRING)
     if rows is None:
         return ()

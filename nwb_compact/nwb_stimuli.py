@@ -1,7 +1,6 @@
 """Images, presentations and digital events as NWB tables, in and out; the pixels themselves are `nwb_images`' matter."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from hdmf.common import DynamicTable
@@ -80,14 +79,14 @@ def presentation_table(nwbfile: NWBFile) -> DynamicTable | None:
     return timed if timed is not None else nwbfile.stimulus.get(c.PRESENTATIONS)
 
 
-def read_images(file: OpenFile, where: Path) -> Images:
+def read_images(file: OpenFile, where: object) -> Images:
     """The images of a file; their pixels stay on disk."""
     rows = require_table(file.nwbfile.stimulus, c.IMAGE_TABLE, where)
     optional = {name: strings(rows, name, where) for name in c.OPTIONAL_IMAGE_COLUMNS if name in rows.colnames}
     return Images(strings(rows, c.NAME, where), strings(rows, c.SHA256, where), lazy_pixels(file.hdf5), **optional)
 
 
-def read_presentations(nwbfile: NWBFile, where: Path) -> Presentations | None:
+def read_presentations(nwbfile: NWBFile, where: object) -> Presentations | None:
     """The presentations of a file; None where it has none."""
     rows = presentation_table(nwbfile)
     if rows is None:
@@ -103,7 +102,7 @@ def read_presentations(nwbfile: NWBFile, where: Path) -> Presentations | None:
     )
 
 
-def read_events(nwbfile: NWBFile, where: Path) -> dict[str, Events]:
+def read_events(nwbfile: NWBFile, where: object) -> dict[str, Events]:
     """The digital events of a file by line or port, empty where there are none."""
     rows = (nwbfile.events or {}).get(c.EVENTS)
     if rows is None:

@@ -3,7 +3,6 @@
 Whoever writes the voltage (NeuroConv, see `nwb_compact_conversion`) has made the electrodes table already; then it is used as it is.
 """
 
-from pathlib import Path
 
 import numpy as np
 from hdmf.common import DynamicTable, VectorData, VectorIndex
@@ -62,7 +61,7 @@ def add_units(nwbfile: NWBFile, units: Units) -> DynamicTable:
     return nwbfile.units
 
 
-def read_electrodes(nwbfile: NWBFile, where: Path) -> Electrodes | None:
+def read_electrodes(nwbfile: NWBFile, where: object) -> Electrodes | None:
     """The electrodes table of any NWB file; None where there is none."""
     rows = nwbfile.electrodes
     if rows is None:
@@ -81,7 +80,7 @@ def read_device(nwbfile: NWBFile) -> Device | None:
     return None
 
 
-def read_units(rows: DynamicTable, where: Path, names: tuple[str, ...] | None = None) -> Units:
+def read_units(rows: DynamicTable, where: object, names: tuple[str, ...] | None = None) -> Units:
     """The units of either table; a column that is ragged or points elsewhere and is not ours is left in the file.
 
     `names` are for a table that is not ours and has no column of names. Where units were observed at different times, which no file of
@@ -101,7 +100,7 @@ def read_units(rows: DynamicTable, where: Path, names: tuple[str, ...] | None = 
     )
 
 
-def observed_of_units(rows: DynamicTable, where: Path) -> list[Float[np.ndarray, "_ 2"]] | None:
+def observed_of_units(rows: DynamicTable, where: object) -> list[Float[np.ndarray, "_ 2"]] | None:
     """When each unit was observed, a row for each stretch; None where the table does not tell."""
     if c.OBS_INTERVALS not in rows.colnames:
         return None
@@ -113,14 +112,14 @@ def _add_gaps(nwbfile: NWBFile, observed_s: Float[np.ndarray, "interval 2"]) -> 
         nwbfile.add_invalid_time_interval(start_time=float(stop), stop_time=float(start))
 
 
-def _observed(rows: DynamicTable, where: Path) -> Float[np.ndarray, "interval 2"] | None:
+def _observed(rows: DynamicTable, where: object) -> Float[np.ndarray, "interval 2"] | None:
     of_units = observed_of_units(rows, where)
     if not of_units or any(not np.array_equal(one, of_units[0]) for one in of_units[1:]):
         return None
     return of_units[0]
 
 
-def _electrode_index(rows: DynamicTable, where: Path) -> UInt[np.ndarray, "unit"] | None:
+def _electrode_index(rows: DynamicTable, where: object) -> UInt[np.ndarray, "unit"] | None:
     if c.ELECTRODES not in rows.colnames:
         return None
     of_units = ragged_rows(rows, c.ELECTRODES, where)
@@ -129,7 +128,7 @@ def _electrode_index(rows: DynamicTable, where: Path) -> UInt[np.ndarray, "unit"
     return np.array([one[0] for one in of_units], np.uint32)
 
 
-def _waveforms(rows: DynamicTable, where: Path) -> Waveforms | None:
+def _waveforms(rows: DynamicTable, where: object) -> Waveforms | None:
     """Only one electrode a unit, as this program writes them, and only with the rate that gives their time axis."""
     rate_hz, before_peak_ms = (getattr(rows, name, None) for name in ("waveform_rate", "waveform_time_before_peak_in_ms"))
     if c.WAVEFORM_MEAN not in rows.colnames or rate_hz is None or before_peak_ms is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nwb_compact import __version__
+from nwb_compact.address import Address, is_address
 from nwb_compact.config import Fit, flat
 from nwb_compact.responses import Responses
 
@@ -64,9 +65,10 @@ def world(command: str) -> dict[str, str]:
 
 
 def command_line(command: str) -> str:
-    """How this program was called, without what only this once was needed."""
+    """How this program was called, without what only this once was needed and without keys to the addresses that it read."""
     words = sys.argv[sys.argv.index(command) + 1 :] if command in sys.argv else []
-    return shlex.join(["nwb-compact", command, *(word for word in words if word != "--resume")])
+    kept = (Address(word).shown if is_address(word) else word for word in words if word != "--resume")
+    return shlex.join(["nwb-compact", command, *kept])
 
 
 def input_hash(responses: Responses) -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Integer
 
+from nwb_compact.errors import counted
 from nwb_compact.session import Session
 
 SIDES = ("fit", "validation", "scored", "unused")
@@ -220,6 +221,21 @@ def median(values: Float[np.ndarray, "unit"]) -> float:
     """
     held = values[~np.isnan(values)]
     return float(np.median(held)) if held.size else float("nan")
+
+
+def headline(run_id: str, scores: Mapping[str, np.ndarray]) -> str:
+    """One line on a run.
+
+    Examples
+    --------
+    >>> headline("example", example_results().scores)
+    'run example, 2 units, median r2 of the teacher 0.625, of the students 0.478 with 1 parameters'
+    """
+    teacher, student, parameters = (median(scores[name]) for name in ("teacher_r2", "student_r2", "student_parameters"))
+    return (
+        f"run {run_id}, {counted(len(scores['teacher_r2']), 'unit')}, median r2 of the teacher {teacher:.3f}, "
+        f"of the students {student:.3f} with {parameters:.0f} parameters"
+    )
 
 
 def example_results(session: Session | None = None) -> Results:

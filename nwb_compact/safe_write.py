@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pynwb
 
+from nwb_compact.address import FETCH, Address, require_path
 from nwb_compact.errors import NwbCompactError, one_line
 from nwb_compact.nwb_io import opened
 
@@ -28,7 +29,7 @@ LOCK_WAIT_S = 10.0
 
 
 @contextmanager
-def replaced_safely(target: Path, *, source: Path | None = None, room_bytes: int = 0) -> Iterator[Path]:
+def replaced_safely(target: Path, *, source: Path | Address | None = None, room_bytes: int = 0) -> Iterator[Path]:
     """A path at which to write, within the block, the file that takes the target's place when the block ends well.
 
     Parameters
@@ -36,8 +37,8 @@ def replaced_safely(target: Path, *, source: Path | None = None, room_bytes: int
     target
         An existing file or a new one; a symbolic link stays and the file it names is replaced.
     source
-        The file that the new one is made from, if any: so much room is asked for, and faults it has already are not held
-        against the new one.
+        The file that the new one is made from, if any: so much room is asked for, unless it lies at an address, and faults it has
+        already are not held against the new one.
     room_bytes
         Room asked for beyond that.
 
@@ -55,14 +56,14 @@ def replaced_safely(target: Path, *, source: Path | None = None, room_bytes: int
     ...
     nwb_compact.errors.NwbCompactError: no-such-folder: found no folder, expected one to write new.nwb in. Next: create it
     """
-    if source is not None and not source.is_file():
+    if isinstance(source, Path) and not source.is_file():
         raise NwbCompactError(source, found="no file", expected="an NWB file", next_step="correct the path")
-    named, target = target, target.resolve()
+    named, target = target, require_path(target).resolve()
     if not target.parent.is_dir():
         raise NwbCompactError(named.parent, found="no folder", expected=f"one to write {named.name} in", next_step="create it")
     with _file_system_faults(named), sole_access(target, LOCK_WAIT_S):
         _remove_leftovers(target)
-        require_room(target, room_bytes + (source.stat().st_size if source is not None else 0))
+        require_room(target, room_bytes + (source.stat().st_size if isinstance(source, Path) else 0))
         before = _state(target)
         temporary = _temporary(target)
         try:
@@ -107,25 +108,25 @@ def changed_copy(source: Path, write: Callable[[Path], None]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def require_writable(file_path: Path, *, output: Path | None = None) -> None:
+def require_writable(file_path: Path | Address, *, output: Path | None = None) -> None:
     """Ask before a long run whether its results can be written afterwards.
 
     Raises
     ------
     NwbCompactError
-        If the file could not be replaced now: it is missing, open elsewhere, write-protected, or the disk is too full.
+        If the file could not be replaced now: it is at an address, missing, open elsewhere, write-protected, or the disk is too full.
     """
-    if not file_path.is_file():
+    target = (require_path(file_path, next_step=FETCH) if output is None else require_path(output)).resolve()
+    if isinstance(file_path, Path) and not file_path.is_file():
         raise NwbCompactError(file_path, found="no file", expected="an NWB file", next_step="correct the path")
-    target = (output or file_path).resolve()
     with _file_system_faults(output or file_path), sole_access(target, 0.0):
         if not os.access(target.parent, os.W_OK):
             raise PermissionError(f"no permission to write in {target.parent}")
-        require_room(target, file_path.stat().st_size)
+        require_room(target, file_path.stat().st_size if isinstance(file_path, Path) else 0)
 
 
 @contextmanager
-def _file_system_faults(where: Path) -> Iterator[None]:
+def _file_system_faults(where: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -216,17 +217,18 @@ def _state(target: Path) -> tuple[int, ...] | None:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def _require_valid(temporary: Path, source: Path | None) -> None:
-    faults = _schema_faults(temporary)
+def _require_valid(temporary: Path, source: Path | Address | None) -> None:
+    faults = schema_faults(temporary)
     if faults and source is not None:
-        faults -= _schema_faults(source)
+        faults -= schema_faults(source)
     if faults:
         found, expected = f"{len(faults)} fault(s) after writing ({min(faults)})", "a file that pynwb validates"
         next_step = "report this; the file is as it was"
         raise NwbCompactError(source or temporary, found=found, expected=expected, next_step=next_step)
 
 
-def _schema_faults(file_path: Path) -> set[str]:
+def schema_faults(file_path: Path | Address) -> set[str]:
+    """What pynwb says against a file."""
     with opened(file_path, locking=False) as file:
         # Parsing the copy of the schema that every file carries takes most of a second and is needed for extensions only.
         extended = bool(set(file.hdf5.get("specifications", ())) - CORE_NAMESPACES)

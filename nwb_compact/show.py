@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nwb_compact.address import FILE_OR_ADDRESS, Address
 from nwb_compact.cost import Cost, cost_per_neuron
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_results import read_results
@@ -23,10 +24,10 @@ INTERVAL_HEAD = "its 90 %\ninterval"
 
 
 @click.command("show")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE_OR_ADDRESS)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option("--run", "run_id", metavar="RUN_ID", help="Only this run.")
-def command(file: Path, as_json: bool, run_id: str | None) -> None:
+def command(file: Path | Address, as_json: bool, run_id: str | None) -> None:
     """Print the runs in FILE and how well each unit is predicted."""
     runs = read_results(file, run_id)
     if not runs:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, UInt8
 
 from nwb_compact import __version__
+from nwb_compact.address import require_path
 from nwb_compact.counting import count_spikes
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.natural_images import natural_image_kind, natural_images
@@ -142,6 +143,7 @@ def command(file_path: Path, units: int, images: int, repeats: int, seed: int, r
 
 def _refuse_existing(file_path: Path, overwrite: bool) -> None:
     """Before the work, not after it."""
+    require_path(file_path)
     if file_path.exists() and not overwrite:
         raise NwbCompactError(file_path, found="a file of this name", expected="none", next_step="choose another name or add --overwrite")
     if not file_path.absolute().parent.is_dir():

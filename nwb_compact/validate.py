@@ -7,12 +7,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
+from nwb_compact.address import FILE_OR_ADDRESS, Address, located
 from nwb_compact.check import check
 from nwb_compact.errors import NwbCompactError, counted, one_line
-from nwb_compact.nwb_io import open_hdf5
+from nwb_compact.nwb_io import open_hdf5, opened
+from nwb_compact.safe_write import schema_faults
 
 SEVERITIES = {
     "ERROR": "CRITICAL", "PYNWB_VALIDATION": "CRITICAL", "CRITICAL": "CRITICAL", "BEST_PRACTICE_VIOLATION": "VIOLATION",
@@ -63,7 +66,7 @@ def findings(file_path: str | Path) -> tuple[Finding, ...]:
     NwbCompactError
         If it is no file that can be opened, or NWB Inspector is not installed.
     """
-    file_path = Path(file_path)
+    file_path = located(file_path)
     with open_hdf5(file_path):
         pass
     contract = [
@@ -75,19 +78,29 @@ def findings(file_path: str | Path) -> tuple[Finding, ...]:
     return tuple(sorted([*_inspected(file_path), *contract], key=lambda one: (worst_first.index(one.severity), one.check, one.where)))
 
 
-def _inspected(file_path: Path) -> Iterator[Finding]:
+def _inspected(place: Path | Address) -> Iterator[Finding]:
     try:
-        from nwbinspector import inspect_nwbfile, load_config
+        from nwbinspector import inspect_nwbfile, inspect_nwbfile_object, load_config
     except ImportError as error:
         raise NwbCompactError("NWB Inspector", found="that it is not installed", expected="it, to validate as DANDI does",
                               next_step='pip install "nwb-compact[dandi]"') from error
-    for message in inspect_nwbfile(nwbfile_path=file_path, config=load_config("dandi")):
-        severity, name, says = SEVERITIES[message.importance.name], message.check_function_name, message.message
-        if message.importance.name == "ERROR":  # whose name is a paragraph and whose text a traceback
-            name, says = "unreadable", says.strip().splitlines()[-1]
-        where = message.location or message.object_name or "the file"
-        next_step = SUBJECT_NEXT if name.startswith("check_subject") and severity != "SUGGESTION" else NEXT.get(name, NEXT[severity])
-        yield Finding(severity, name, where, one_line(says), next_step, ALLOWED.get(name, "") if severity == "VIOLATION" else "")
+    config = load_config("dandi")
+    if isinstance(place, Path):
+        yield from map(_finding, inspect_nwbfile(nwbfile_path=place, config=config))
+        return
+    yield from (Finding("CRITICAL", "schema", "the file", fault, NEXT["CRITICAL"]) for fault in sorted(schema_faults(place)))
+    with opened(place) as file:
+        yield from map(_finding, inspect_nwbfile_object(nwbfile_object=file.nwbfile, config=config))
+
+
+def _finding(message: Any) -> Finding:
+    """What the inspector says, in our words."""
+    severity, name, says = SEVERITIES[message.importance.name], message.check_function_name, message.message
+    if message.importance.name == "ERROR":  # whose name is a paragraph and whose text a traceback
+        name, says = "unreadable", says.strip().splitlines()[-1]
+    where = message.location or message.object_name or "the file"
+    next_step = SUBJECT_NEXT if name.startswith("check_subject") and severity != "SUGGESTION" else NEXT.get(name, NEXT[severity])
+    return Finding(severity, name, where, one_line(says), next_step, ALLOWED.get(name, "") if severity == "VIOLATION" else "")
 
 
 def table(found: Sequence[Finding]) -> list[str]:
@@ -113,9 +126,9 @@ def table(found: Sequence[Finding]) -> list[str]:
 
 
 @click.command("validate")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=FILE_OR_ADDRESS)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a file, a line each.")
-def command(files: tuple[Path, ...], as_json: bool) -> None:
+def command(files: tuple[Path | Address, ...], as_json: bool) -> None:
     """Say whether an archive would take each of FILES and this package can use it; exit 1 if not."""
     blocked = False
     for file in files:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from nwb_compact.address import require_path
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_results import write_results
 from nwb_compact.nwb_session import write_session
@@ -268,6 +269,7 @@ def _report(line: str) -> None:
 
 def refuse_existing(output: Path, *, overwrite: bool) -> None:
     """Raise before the long read where the write would fail at its end."""
+    require_path(output)
     if output.exists() and not overwrite:
         raise NwbCompactError(output, found="a file", expected="none", next_step="choose another name or give --overwrite")
     if not output.absolute().parent.is_dir():

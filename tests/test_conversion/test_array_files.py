@@ -221,3 +221,12 @@ def test_damaged_absent_and_other_files(tmp_path, saved):
     assert "b.csv: found no such file, expected a file of type .npz, .npy, .csv, .tsv, .mat." in refused(tmp_path / "b.csv")
     (tmp_path / "a.xlsx").touch()
     assert "found a .xlsx, expected a file of type .npz" in refused(tmp_path / "a.xlsx")
+
+
+def test_a_file_that_links_to_another_is_refused(tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["taken"] = np.full(4, 48813.0)
+    with h5py.File(tmp_path / "a.mat", "w") as file:
+        file["count"] = h5py.ExternalLink("other.h5", "/taken")
+    with pytest.raises(NwbCompactError, match=r"a\.mat: /count: found a link into another file, other\.h5, expected"):
+        read_variables(tmp_path / "a.mat")

@@ -112,3 +112,11 @@ def test_a_changed_byte_inside_the_zip_is_noticed(tmp_path, make_jpeg):
     content[200] ^= 255
     file.write_bytes(content)
     assert f"{file}: found a truncated or corrupt zip (Bad CRC-32 for file 'image0001.jpg'), expected" in refused(file)
+
+
+@pytest.mark.parametrize("most_px", [40, 20])
+def test_a_small_file_that_is_a_huge_image_is_named(most_px, tmp_path, make_jpeg, monkeypatch):
+    """PIL warns of 8 x 8 px above the one limit, and refuses them above twice of it."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most_px)
+    message = refused(write_zip(tmp_path / "i.zip", [("image0001.jpg", make_jpeg(1))]))
+    assert "'image0001.jpg': found an image that cannot be decoded (Image size (64 pixels) exceeds limit of" in message

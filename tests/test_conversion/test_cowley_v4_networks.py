@@ -1,5 +1,9 @@
 """A published network and the student made of it answer the same; the oracle is the network as published, BatchNorm unfolded."""
 
+from io import BytesIO
+from zipfile import ZipFile
+
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -180,3 +184,18 @@ def test_the_first_neurons_of_a_shared_model_are_those_of_190923(published_v4, s
     assert abs(np.median(r2(predicted[:, :33], mean[:200])) - 0.354) < 0.05
     for first in (33, 100, 186):
         assert np.median(r2(predicted[:, first : first + 33], mean[:200])) < 0.1
+
+
+def test_weights_that_link_to_another_file_are_refused(tmp_path, made):
+    path = made.save_keras(tmp_path / "a.keras", made.shared_weights(3, n_units=2), n_units=2)
+    with ZipFile(path) as zipped:
+        held = {name: zipped.read(name) for name in zipped.namelist()}
+    stored = BytesIO(held["model.weights.h5"])
+    with h5py.File(stored, "a") as weights:
+        weights["more"] = h5py.ExternalLink("other.h5", "/taken")
+    held["model.weights.h5"] = stored.getvalue()
+    with ZipFile(path, "w") as zipped:
+        for name, content in held.items():
+            zipped.writestr(name, content)
+    with pytest.raises(NwbCompactError, match=r"a\.keras: /more: found a link into another file, other\.h5, expected"):
+        shared_network(path, 2)

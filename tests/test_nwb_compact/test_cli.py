@@ -84,7 +84,9 @@ def test_help_lists_every_command_in_the_order_of_the_work_and_loads_none() -> N
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     commands = [line.split()[0] for line in done.stdout.partition("Commands:\n")[2].splitlines() if line.startswith("  ")]
-    assert commands[:10] == ["simulate", "convert", "check", "fit", "interpret", "show", "report", "validate", "share", "export"]
+    assert commands[:11] == [
+        "simulate", "convert", "open", "check", "fit", "interpret", "show", "report", "validate", "share", "export",
+    ]
     assert done.stdout.strip().endswith("[]")
 
 

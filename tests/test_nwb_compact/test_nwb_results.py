@@ -178,7 +178,8 @@ def test_output_does_not_overwrite_unasked(session_file: Path) -> None:
 
 
 @pytest.mark.parametrize("linked", ["acquisition/eye_position", "acquisition/eye_position/data"])
-def test_output_holds_what_the_session_only_links_to(session_file: Path, linked: str) -> None:
+def test_output_holds_what_the_session_only_links_to(session_file: Path, linked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NWB_COMPACT_FOLLOW_LINKS", "1")
     other = session_file.with_name("other.nwb")
     write_session(example_session(), other)
     add_voltage(other)

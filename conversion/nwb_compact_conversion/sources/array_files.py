@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nwb_compact.errors import NwbCompactError, counted
+from nwb_compact.hdf5_links import require_within
 from nwb_compact_conversion.sources.source_files import read_array
 from nwb_compact_conversion.text_table import read_rows
 
@@ -151,6 +152,7 @@ def _number(text: str) -> float | None:
 def _mat(file_path: Path) -> Iterator[tuple[str, Any]]:
     if h5py.is_hdf5(file_path):
         with h5py.File(file_path, "r") as file:
+            require_within(file, file_path)
             for name in file:
                 if not name.startswith("#"):  # what references point at
                     yield from _of_hdf5(name, file[name])

@@ -17,6 +17,8 @@ from nwb_compact_conversion.sources.cowley_v4_sessions import Listed
 from nwb_compact_conversion.sources.source_files import FETCH_AGAIN, read_array
 
 REPOSITORY = "github.com/cowleygroup/V4_compact_models"
+BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+"""What PIL raises, and where `nwb_compact.image_files` was imported also where it else only warns, of a small file that is a huge image."""
 IMAGES_FOLDER, RAW_FOLDER, AVERAGED_FOLDER = "images", "responses_raw", "responses_repeat_averaged"
 AVERAGE_TOLERANCE = 1e-6
 """Largest difference, in counts, between the published average and that of the published repeats (0 in both published pairs)."""
@@ -240,6 +242,6 @@ def _decoded(file_path: Path, zipped: ZipFile, members: list[str]) -> Iterator[U
                     found, expected = f"{size[0]} x {size[1]} px", f"{first[0]} x {first[1]} px as in {members[0]!r}"
                     raise NwbCompactError(f"{file_path}: {member!r}", found=found, expected=expected, next_step="use images of one size")
                 yield np.asarray(image.convert("RGB"))
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        except (*BOMBS, UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             found = f"an image that cannot be decoded ({one_line(error)})"
             raise NwbCompactError(f"{file_path}: {member!r}", found=found, expected="a whole JPEG", next_step=FETCH_AGAIN) from error

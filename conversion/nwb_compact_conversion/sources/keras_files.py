@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from nwb_compact.errors import NwbCompactError, one_line
+from nwb_compact.hdf5_links import require_within
 from nwb_compact_conversion.sources.source_files import FETCH_AGAIN, npy_header
 
 STORED_AS = {
@@ -95,7 +96,10 @@ def read_keras(file_path: Path) -> tuple[KerasLayer, ...]:
             config = json.loads(zipped.read("config.json"))
             stored = BytesIO(zipped.read("model.weights.h5"))
         with h5py.File(stored, "r") as weights:
+            require_within(weights, file_path)
             return _layers(config["config"]["layers"], weights)
+    except NwbCompactError:
+        raise
     except FileNotFoundError as error:
         raise NwbCompactError(file_path, found="no such file", expected=expected, next_step=FETCH_AGAIN) from error
     except BadZipFile as error:

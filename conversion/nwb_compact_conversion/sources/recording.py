@@ -11,6 +11,7 @@ import numpy as np
 from spikeinterface import BaseRecording
 
 from nwb_compact.errors import NwbCompactError, nearest
+from nwb_compact.nwb_io import open_hdf5
 from nwb_compact_conversion.recorded import Events, Recorded
 from nwb_compact_conversion.sources.reading import check_ascending, ends_early, existing_file, from_zero, name_channels, read_by, reading
 from nwb_compact_conversion.text_table import read_known_columns
@@ -229,8 +230,6 @@ def _by_reader(path: Path, format_name: str) -> tuple[BaseRecording, str]:
 
 
 def _start_of_nwb(path: Path) -> datetime | None:
-    import h5py
-
-    with h5py.File(path) as file:
+    with open_hdf5(path) as file:
         told = file["session_start_time"][()] if "session_start_time" in file else None
     return None if told is None else datetime.fromisoformat(told.decode() if isinstance(told, bytes) else str(told))
