@@ -100,10 +100,15 @@ def options(doc: str, **defaults: int | float) -> argparse.Namespace:
 
 
 def of_length(images_seen: int) -> config.Fit:
-    """A fit whose first training sees so many images, the others in proportion."""
+    """A fit whose first training sees so many images, the others in the proportion of the settings."""
+    usual = config.configure()
+    share = images_seen / usual.distill.images_seen
     return config.configure(changes={
         "distill": {"images_seen": images_seen},
-        "prune": {"images_seen": images_seen // 3, "last_images_seen": images_seen // 20, "images": 500},
+        "prune": {
+            "images_seen": round(share * usual.prune.images_seen), "last_images_seen": round(share * usual.prune.last_images_seen),
+            "images": 500,
+        },
     })
 
 
