@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from shortest_fit import SHORTEST_FIT
 
 from nwb_compact.cli import main
 from nwb_compact.interpretation.tables import UNIT, Column, Table
@@ -25,27 +26,6 @@ from nwb_compact.session import example_session
 
 ASKED = os.environ.get("NWB_COMPACT_DAMAGED")
 FILES, FITTED_EVERY = (40, 4) if ASKED is None else (int(ASKED), 1)
-SHORTEST_FIT = """
-bootstraps = 10
-[teacher]
-members = 1
-epochs = 1
-least_steps = 1
-channels = 4
-trunk_channels = 4
-core_blocks = 1
-[student]
-early_filters = [3, 3]
-shared_filters = [3, 3, 3]
-most_late_filters = [3, 3, 3]
-[distill]
-images_seen = 100
-views = 1
-[prune]
-images = 50
-images_seen = 100
-last_images_seen = 100
-"""
 LONGEST_S = 120
 
 

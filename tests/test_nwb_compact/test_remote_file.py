@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from shortest_fit import SHORTEST_FIT
 
 from nwb_compact import remote_file
 from nwb_compact.address import Address
@@ -25,26 +26,6 @@ from nwb_compact.session import Images, MeanResponses, example_session, image_sh
 from nwb_compact.student import example_student
 
 pytest.importorskip("remfile")
-
-
-TINY = """
-bootstraps = 10
-[teacher]
-members = 1
-epochs = 1
-least_steps = 1
-channels = 4
-[distill]
-images_seen = 100
-views = 2
-[prune]
-images_seen = 100
-last_images_seen = 100
-images = 50
-[student]
-early_filters = [4, 4]
-most_late_filters = [3, 3, 3]
-"""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -232,7 +213,7 @@ def test_a_fit_reads_an_address_and_writes_a_file(server, local, tmp_path):
     server.content = local.read_bytes()
     address = f"{server.address}/file.nwb"
     config = tmp_path / "small.toml"
-    config.write_text(TINY)
+    config.write_text(SHORTEST_FIT)
     done = run("fit", address, "--output", tmp_path / "new.nwb", "--preset", "quick", "--config", config, "--quiet", "--run-id", "far")
     assert done.exit_code == 0, done.output
     assert {one.run_id for one in read_results(tmp_path / "new.nwb")} == {"example", "far"}
