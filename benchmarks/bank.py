@@ -1,6 +1,6 @@
 """Students trained together against students trained one after another, on simulated neurons.
 
-    python benchmarks/bank.py [--units 33] [--alone 3] [--images-seen 20000] [--more 2] [--pool 2000] [--threads 2]
+    python benchmarks/bank.py [--units 33] [--alone 3] [--images-seen 20000] [--more 1.5] [--pool 2000] [--threads 2]
 
 The teacher is the simulated neurons themselves. All `--units` students are trained together, pruned and retrained as a fit does, and so
 are the first `--alone` ones, each by itself, with the same settings and pool. Those together see `--more` times as many images, since
@@ -52,7 +52,7 @@ STAGES = ("students", "pruning", "retraining")
 
 def main() -> None:
     """Measure and print."""
-    wanted = options(__doc__, units=33, alone=3, images_seen=20_000, more=2.0, pool=2000)
+    wanted = options(__doc__, units=33, alone=3, images_seen=20_000, more=1.5, pool=2000)
     settings = of_length(wanted.images_seen)
     pixels = natural_images(wanted.pool + UNSEEN, seed=wanted.seed)
     taught, truth = lessons_of(wanted.units, pixels, settings, wanted.seed)

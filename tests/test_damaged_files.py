@@ -14,7 +14,6 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from shortest_fit import SHORTEST_FIT
 
 from nwb_compact.cli import main
 from nwb_compact.interpretation.tables import UNIT, Column, Table
@@ -23,6 +22,7 @@ from nwb_compact.nwb_results import write_results
 from nwb_compact.nwb_session import write_session
 from nwb_compact.results import example_results
 from nwb_compact.session import example_session
+from tests.shortest_fit import SHORTEST_FIT
 
 ASKED = os.environ.get("NWB_COMPACT_DAMAGED")
 FILES, FITTED_EVERY = (40, 4) if ASKED is None else (int(ASKED), 1)

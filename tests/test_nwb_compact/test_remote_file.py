@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from shortest_fit import SHORTEST_FIT
 
 from nwb_compact import remote_file
 from nwb_compact.address import Address
@@ -24,6 +23,7 @@ from nwb_compact.nwb_session import open_session, read_session, write_session
 from nwb_compact.results import example_results
 from nwb_compact.session import Images, MeanResponses, example_session, image_sha256
 from nwb_compact.student import example_student
+from tests.shortest_fit import SHORTEST_FIT
 
 pytest.importorskip("remfile")
 
