@@ -16,6 +16,7 @@ from pynwb import NWBHDF5IO, TimeSeries
 from pynwb.ecephys import ElectricalSeries
 
 from nwb_compact import contract as c
+from nwb_compact import dandi_archive
 from nwb_compact.cli import main
 from nwb_compact.interpretation.tables import Column, Table
 from nwb_compact.nwb_interpretation import read_interpretation, write_interpretation
@@ -101,6 +102,19 @@ def test_files_are_shown_sent_whole_and_said_where_they_are(server, tmp_path):
         assert f"{file}: {server.address}/api/assets/{server.assets[name]['asset_id']}/download/" in done.output
     assert "Upload 2 files" in done.output
     assert server.assets[names[0]]["metadata"]["wasAttributedTo"][0]["identifier"] == "M1"
+
+
+def test_the_validation_of_the_dandi_program_finds_no_error(server, tmp_path):
+    file = a_file(tmp_path)
+    with dandi_archive.library():
+        from dandi.validate import Severity
+
+        found = dandi_archive.asset(file, NAME.format("one"), file).get_validation_errors()
+        assert [one for one in found if one.severity.value >= Severity.ERROR.value] == []
+        with h5py.File(file, "a") as changed:
+            del changed["general/subject/age"]
+        worse = dandi_archive.asset(file, NAME.format("one"), file).get_validation_errors()
+    assert "NWBI.check_subject_age" in [one.id for one in worse if one.severity.value >= Severity.ERROR.value]
 
 
 def test_whoever_says_no_uploads_nothing(server, tmp_path):
