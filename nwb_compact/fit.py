@@ -30,9 +30,11 @@ from nwb_compact.image_pool import ImagePool, image_pool
 from nwb_compact.layer_choice import choose_layer, sample
 from nwb_compact.memory import keep_freed_memory
 from nwb_compact.nwb_results import require_place, run_ids, write_results
+from nwb_compact.nwb_session import open_session
 from nwb_compact.oracle import FileTeachers, Oracle, OwnTeacher, seen_by
 from nwb_compact.progress import stage
 from nwb_compact.provenance import command_line, commit, input_hash, record
+from nwb_compact.responses import responses_of
 from nwb_compact.results import Results, StudentWeights, headline
 from nwb_compact.safe_write import require_writable
 from nwb_compact.scoring import Predictions, score_units
@@ -247,9 +249,20 @@ def command(
                 provenance = record(one, command_line("fit"), facts | layers | dict(results.provenance), fitted_teacher=not ready)
                 complete = replace(results, run_id=run, provenance=provenance)
                 new = None if places[number] == output else output
+                _require_unchanged(places[number], complete)
                 places[number] = write_results(complete, places[number], output=new, replace=replaces)
                 click.echo(f"{places[number]}: {headline(complete.run_id, complete.scores)}")
         work.remove()
+
+
+def _require_unchanged(file_path: Path | Address, results: Results) -> None:
+    """Stop where the file holds another session than the one that was fitted: hours may lie between."""
+    with open_session(file_path) as session:
+        is_same = input_hash(responses_of(session)) == results.provenance["input_sha256"]
+    if not is_same:
+        found, expected = "other images or responses than when the fit began", "the session that was fitted"
+        next_step = "put that file back and run the same command with --resume, or fit this one"
+        raise NwbCompactError(file_path, found=found, expected=expected, next_step=next_step)
 
 
 def _settings(preset: str, config_file: Path | None, changes: dict[str, Any]) -> Fit:

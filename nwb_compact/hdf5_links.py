@@ -2,8 +2,7 @@
 
 An HDF5 file can name other files in three ways, and reading it reads them without a word: a link into another file, a dataset whose numbers
 lie in another file, a virtual dataset made of pieces of others. In a file of a stranger that is a way to have any file of ours read and its
-numbers written into what we share. So every link is walked before anything is read. What no link leads to can still be reached through a
-reference; each must therefore lead to what was walked.
+numbers written into what we share. So every link is walked before anything is read, and so is what no link leads to but a reference.
 """
 
 import os
@@ -37,8 +36,7 @@ def require_within(hdf5: h5py.File, where: object, *, may_follow: bool | None = 
     Raises
     ------
     NwbCompactError
-        If it links to another file or keeps numbers in one, if a soft link leads nowhere or in a circle, or if a reference leads to what
-        no link leads to.
+        If it links to another file or keeps numbers in one, or if a soft link leads nowhere or in a circle.
 
     Examples
     --------
@@ -62,22 +60,27 @@ class _Walk:
         self.objects = {_address(hdf5.id): b"/"}
         self.soft: list[bytes] = []
         """Followed after all else, since one may lead through a link into another file."""
-        self.references: list[tuple[bytes, bytes | None]] = []
+        self.references: list[tuple[bytes, Any, str | None]] = []
         """An attribute of an object, or what it holds itself; read after all else, since a virtual dataset reads others."""
 
     def check(self) -> None:
-        groups = [(b"", h5g.open(self.hdf5.id, b"/"))]
-        self._look_at(b"/", groups[0][1])
-        while groups:
-            path, group = groups.pop()
-            for name, held in self._linked(path, group):
-                self._look_at(name, held)
-                if isinstance(held, h5g.GroupID):
-                    groups.append((name, held))
+        self._walk(b"", h5g.open(self.hdf5.id, b"/"))
         for name in self.soft:
             self._follow(name)
-        for name, attribute in self.references:
-            self._require_linked(name, self.hdf5[name][()] if attribute is None else self.hdf5[name].attrs[attribute])
+        while self.references:
+            name, held, attribute = self.references.pop()
+            for target in self._unlinked(held[()] if attribute is None else held.attrs[attribute]):
+                self._walk(name, target)
+
+    def _walk(self, path: bytes, held: Any) -> None:
+        """An object and, if it is a group, all that its links lead to."""
+        self.objects.setdefault(_address(held), path or b"/")
+        found = [(path, held)]
+        while found:
+            path, held = found.pop()
+            self._look_at(path or b"/", held)
+            if isinstance(held, h5g.GroupID):
+                found.extend(self._linked(path, held))
 
     def _linked(self, path: bytes, group: h5g.GroupID) -> Iterator[tuple[bytes, Any]]:
         """What is new in a group."""
@@ -100,11 +103,11 @@ class _Walk:
         if isinstance(held, h5d.DatasetID):
             self._require_own_numbers(name, held)
             if held.get_type().detect_class(h5t.REFERENCE):
-                self.references.append((name, None))
+                self.references.append((name, h5py.Dataset(held), None))
         for index in range(h5a.get_num_attrs(held)):
             attribute = h5a.open(held, index=index)
             if attribute.get_type().detect_class(h5t.REFERENCE):
-                self.references.append((name, attribute.name))
+                self.references.append((name, _WITH_ATTRIBUTES.get(type(held), h5py.Datatype)(held), attribute.name))
 
     def _require_own_numbers(self, name: bytes, dataset: h5d.DatasetID) -> None:
         made = dataset.get_create_plist()
@@ -124,14 +127,15 @@ class _Walk:
             raise NwbCompactError(f"{self.where}: {_text(name)}", found=f"a soft link to {target}, which leads nowhere or in a circle",
                                   expected="links to what the file holds", next_step=next_step) from error
 
-    def _require_linked(self, name: bytes, values: Any) -> None:
+    def _unlinked(self, values: Any) -> Iterator[Any]:
+        """What references lead to and no link does."""
         for reference in _references(values):
             try:
                 target = h5r.dereference(reference, self.hdf5.id)
             except (ValueError, RuntimeError, KeyError, OSError):
                 continue  # it leads to nothing, which is for those to say who need it
             if target is not None and _address(target) not in self.objects:
-                raise self._refused(name, "a reference to what no link of the file leads to")
+                yield target
 
     def _refused(self, name: bytes, found: str) -> NwbCompactError:
         next_step = f"have all copied into one file; or, if you trust this one and it lies on this machine, set {FOLLOW}=1"
@@ -153,6 +157,9 @@ def _references(values: Any) -> Iterator[h5r.Reference]:
     elif isinstance(values, np.ndarray) and values.dtype.hasobject:
         for one in values.ravel():
             yield from _references(one)
+
+
+_WITH_ATTRIBUTES = {h5g.GroupID: h5py.Group, h5d.DatasetID: h5py.Dataset}
 
 
 def _text(name: bytes | str) -> str:

@@ -3,6 +3,7 @@
 Rows are never added one at a time: that is slow in pynwb and leaves types to chance.
 """
 
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,10 @@ from nwb_compact.errors import NwbCompactError, one_line
 from nwb_compact.hdf5_links import require_within
 from nwb_compact.remote_file import remote_file
 
+LOCK_WAIT_S = 10.0
+"""How long to wait for another program to close the file."""
+LOCKED = "unable to lock file"
+"""How HDF5 says that another program writes it."""
 COMPRESSED_BYTES = 64 * 1024
 """Numbers above this are chunked and compressed; below it the chunk's own book-keeping costs more than it saves."""
 
@@ -74,13 +79,21 @@ def opened(file_path: str | Path, *, locking: bool = True) -> Iterator[OpenFile]
         yield OpenFile(hdf5, io, nwbfile)
 
 
-def open_hdf5(file_path: str | Path, *, locking: bool = True) -> h5py.File:
-    """The file as bare HDF5, open for reading; raises as `opened` does."""
+def open_hdf5(file_path: str | Path, *, locking: bool | None = True) -> h5py.File:
+    """The file as bare HDF5, open for reading; a moment in which another program writes it is waited for. Raises as `opened` does.
+
+    `locking` None opens it as libraries do that leave this to HDF5, where one of them has it open already.
+    """
     place = located(file_path)
-    try:
-        hdf5 = h5py.File(remote_file(place), "r") if isinstance(place, Address) else h5py.File(place, "r", locking=locking)
-    except OSError as error:
-        raise _not_hdf5(place, error) from error
+    until = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            hdf5 = h5py.File(remote_file(place), "r") if isinstance(place, Address) else h5py.File(place, "r", locking=locking)
+            break
+        except OSError as error:
+            if LOCKED not in str(error) or time.monotonic() > until:
+                raise _not_hdf5(place, error) from error
+        time.sleep(0.1)
     with ExitStack() as closes:
         closes.callback(hdf5.close)
         try:
@@ -173,8 +186,12 @@ def strings(source: DynamicTable, name: str, where: object) -> tuple[str, ...]:
 
 
 def numbers(source: DynamicTable, name: str, where: object) -> np.ndarray:
-    """A column of numbers or truth values, in memory, in the type it was stored in."""
-    return np.asarray(_data(source, name, where)[:])
+    """A column of numbers or truth values, in memory, in the type it was stored in; raises `NwbCompactError` where it holds others."""
+    values = np.asarray(_data(source, name, where)[:])
+    if values.dtype.kind not in "biuf":
+        found, next_step = f"values of type {values.dtype}", "copy the file again from where it came"
+        raise NwbCompactError(f"{where}: {source.name}/{name}", found=found, expected="numbers", next_step=next_step)
+    return values
 
 
 def indices(source: DynamicTable, name: str, where: object) -> UInt32[np.ndarray, "row"]:
@@ -242,7 +259,7 @@ def _not_hdf5(file_path: Path | Address, error: OSError) -> NwbCompactError:
         return NwbCompactError(file_path, found="a folder", expected=expected, next_step="name a file in it")
     if isinstance(error, PermissionError) or "Permission denied" in str(error):
         return NwbCompactError(file_path, found="no permission to read it", expected=expected, next_step="change its permissions")
-    if "unable to lock file" in str(error):
+    if LOCKED in str(error):
         return NwbCompactError(file_path, found="a file that another program is writing", expected=expected, next_step="close that program")
     return _damaged(file_path, error)
 

@@ -19,13 +19,11 @@ import pynwb
 
 from nwb_compact.address import FETCH, Address, require_path
 from nwb_compact.errors import NwbCompactError, one_line
-from nwb_compact.nwb_io import opened
+from nwb_compact.nwb_io import LOCK_WAIT_S, opened
 
 SPARE_BYTES = 64 * 2**20
 """Disk that must be free beyond a copy of the file: results are far smaller."""
 CORE_NAMESPACES = {"core", "hdmf-common", "hdmf-experimental"}
-LOCK_WAIT_S = 10.0
-"""How long to wait for another program to close the file."""
 
 
 @contextmanager
@@ -119,7 +117,7 @@ def require_writable(file_path: Path | Address, *, output: Path | None = None) -
     target = (require_path(file_path, next_step=FETCH) if output is None else require_path(output)).resolve()
     if isinstance(file_path, Path) and not file_path.is_file():
         raise NwbCompactError(file_path, found="no file", expected="an NWB file", next_step="correct the path")
-    with _file_system_faults(output or file_path), sole_access(target, 0.0):
+    with _file_system_faults(output or file_path), sole_access(target, LOCK_WAIT_S):
         if not os.access(target.parent, os.W_OK):
             raise PermissionError(f"no permission to write in {target.parent}")
         require_room(target, file_path.stat().st_size if isinstance(file_path, Path) else 0)

@@ -140,17 +140,39 @@ def test_of_fits_of_one_file_at_once_the_equal_one_is_refused_and_the_others_all
     fits = [begun("1"), begun("2")]
     deadline = time.monotonic() + 120
     while len(list((folder / ".busy.nwb-compact").glob("*/lock"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.01)
+    for fit in fits:  # they wait, so that the third meets both however fast they are
+        fit.send_signal(signal.SIGSTOP)
     equal = begun("1")
-    said = equal.communicate()[1]
-    assert [fit.poll() for fit in fits] == [None, None], "a fit ended before the third began: nothing was tested"
+    said = equal.communicate(timeout=300)[1]
+    for fit in fits:
+        fit.send_signal(signal.SIGCONT)
+    told = [fit.communicate(timeout=300)[1] for fit in fits]
     assert equal.returncode == 1, said
     assert "found the same work under way in another process" in said
-    for fit in fits:
-        said = fit.communicate(timeout=300)[1]
-        assert fit.returncode == 0, said
+    assert [fit.returncode for fit in fits] == [0, 0], told
     assert sorted(results.run_id for results in read_results(path)) == ["of-1", "of-2"]
     assert not list(folder.glob(".busy*"))
+
+
+def test_a_session_that_is_another_one_when_the_fit_ends_gets_no_results_and_the_fit_is_kept(folder):
+    path, other = folder / "exchanged.nwb", folder / "other.nwb"
+    shutil.copy(folder / "session.nwb", path)
+    assert run("simulate", other.name, "--units", "4", "--images", "60", "--repeats", "3", "--seed", "9", cwd=folder).returncode == 0
+    words = [sys.executable, "-m", "nwb_compact.fit", path.name, "--config", "tiny.toml"]
+    process = subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list((folder / ".exchanged.nwb-compact").glob("*/teacher.pt")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.replace(other, path)
+    before, said = path.read_bytes(), process.communicate(timeout=300)[1]
+    assert process.returncode == 1, said
+    assert "exchanged.nwb: found other images or responses than when the fit began, expected the session that was fitted." in said
+    assert path.read_bytes() == before
+    shutil.copy(folder / "session.nwb", path)
+    result = fitted(folder, path.name, "--resume")
+    assert result.returncode == 0, result.stderr
+    assert len(read_results(path)) == 1
 
 
 def test_baselines_stand_in_the_same_table_and_change_no_other_score(done, folder):

@@ -230,6 +230,6 @@ def _by_reader(path: Path, format_name: str) -> tuple[BaseRecording, str]:
 
 
 def _start_of_nwb(path: Path) -> datetime | None:
-    with open_hdf5(path) as file:
+    with open_hdf5(path, locking=None) as file:  # SpikeInterface has it open
         told = file["session_start_time"][()] if "session_start_time" in file else None
     return None if told is None else datetime.fromisoformat(told.decode() if isinstance(told, bytes) else str(told))
