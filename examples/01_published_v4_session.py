@@ -10,6 +10,7 @@
 
 # %%
 import os
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,7 +24,9 @@ data = Path(os.environ.get("NWB_COMPACT_TEST_DATA", "../shared/data"), "v4")
 
 # %%
 def convert_and_look(file_path: Path) -> None:
-    write_session(read_cowley_v4(data, "210325"), file_path)
+    session = read_cowley_v4(data, "210325")
+    # The source tells neither sex nor age, and the file would have none; DANDI takes "unknown" and "this old or older" instead.
+    write_session(replace(session, subject=replace(session.subject, sex="U", age="P0D/")), file_path)
     with open_session(file_path) as session:  # the pixels stay on disk until they are indexed
         counts, shown, images = session.counts, session.presentations, session.images
         image_index = shown.image_index[counts.presentation_index]

@@ -29,3 +29,10 @@ def test_your_own_recordings_become_a_sound_session_with_the_right_counts(capsys
     for image in range(40):
         assert shown.repeat[shown.image_index == image].tolist() == [0, 1, 2, 3]
     assert np.array_equal(session.images.pixels[shown.image_index[7]], made["pixels"][made["shown"][7]])
+
+
+def test_the_published_session_becomes_a_file_that_can_be_shared(published_v4, tmp_path, monkeypatch):
+    monkeypatch.setenv("NWB_COMPACT_TEST_DATA", str(published_v4.parent))
+    made = runpy.run_path(str(EXAMPLES / "01_published_v4_session.py"))
+    made["convert_and_look"](tmp_path / "210325.nwb")
+    assert [one for one in findings(tmp_path / "210325.nwb") if one.blocks] == []
