@@ -92,9 +92,10 @@ FILTER_INDEX, KERNEL = "filter_index", "kernel"
 BEST, WORST = "best", "worst"
 """In `preferred_images`: rows of the image table, strongest first and weakest first."""
 KEY, VALUE = "key", "value"
-"""In `provenance`. The writer adds two keys that belong to the file and not to the fit, and the reader takes them off again:"""
-CONTRACT_VERSION_KEY, RUN_NUMBER_KEY = "contract_version", "run_number"
-"""`run_number` counts the runs of a file from 1, so that they keep their order."""
+"""In `provenance`. The writer adds three keys that belong to the file and not to the fit, and the reader takes them off again:"""
+CONTRACT_VERSION_KEY, RUN_NUMBER_KEY, SOURCE_KEY = FILE_KEYS = "contract_version", "run_number", "source_object_id"
+"""`run_number` counts the runs of a file from 1, so that they keep their order; `source_object_id` is the session file's id in NWB, which a
+file that `fit --output` writes has too."""
 
 # Interpretation -------------------------------------------------------------------------------------------------------
 INTERPRETATION_PREFIX = "interpretation_"

@@ -199,7 +199,7 @@ def _add_run(results: Results, nwbfile: NWBFile, where: object) -> None:
         _prediction_table(results),
         *student_tables(results.students, units),
         _preferred_table(results, units),
-        _provenance_table(results, number),
+        _provenance_table(results, number, nwbfile.object_id),
     ):
         module.add(part)
 
@@ -282,9 +282,9 @@ def _preferred_table(results: Results, units: DynamicTable) -> DynamicTable:
     )
 
 
-def _provenance_table(results: Results, number: int) -> DynamicTable:
+def _provenance_table(results: Results, number: int, source: str) -> DynamicTable:
     version = c.CONTRACT_VERSION if shared_arrays(results.students) else c.CONTRACT_VERSION_WITHOUT_SHARED
-    rows = {c.CONTRACT_VERSION_KEY: version, c.RUN_NUMBER_KEY: str(number)}
+    rows = {c.CONTRACT_VERSION_KEY: version, c.RUN_NUMBER_KEY: str(number), c.SOURCE_KEY: source}
     rows |= {key: value for key, value in results.provenance.items() if key not in rows}
     keys = column(c.KEY, "what it says", list(rows))
     return table(c.RUN_PROVENANCE, "everything that made the numbers", len(rows), keys, column(c.VALUE, "the value", list(rows.values())))
@@ -339,7 +339,7 @@ def _run_number(module: ProcessingModule, where: Any) -> int:
 
 def _read_provenance(module: ProcessingModule, where: str) -> dict[str, str]:
     rows = _key_values(module, where)
-    return {key: value for key, value in rows.items() if key not in (c.CONTRACT_VERSION_KEY, c.RUN_NUMBER_KEY)}
+    return {key: value for key, value in rows.items() if key not in c.FILE_KEYS}
 
 
 def _key_values(module: ProcessingModule, where: Any) -> dict[str, str]:

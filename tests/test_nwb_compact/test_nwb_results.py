@@ -77,7 +77,8 @@ def test_the_module_holds_few_tables_that_explain_themselves(session_file: Path)
     results = example_results(example_session())
     write_results(results, session_file)
     with NWBHDF5IO(session_file, "r") as io:
-        module = io.read().processing["nwb_compact_example"]
+        nwbfile = io.read()
+        module = nwbfile.processing["nwb_compact_example"]
         assert sorted(module.data_interfaces) == sorted(
             [c.RUN_UNITS, c.RUN_SCORES, c.RUN_PREDICTIONS, c.RUN_PARAMETERS, c.RUN_FILTERS, c.RUN_PREFERRED, c.RUN_PROVENANCE]
         )
@@ -92,7 +93,7 @@ def test_the_module_holds_few_tables_that_explain_themselves(session_file: Path)
         np.testing.assert_array_equal(results.student_prediction[best[1], 1], ordered[::-1][:10])
         np.testing.assert_array_equal(results.student_prediction[worst[1], 1], ordered[:10])
         rows = dict(zip(module[c.RUN_PROVENANCE][c.KEY].data[:], module[c.RUN_PROVENANCE][c.VALUE].data[:], strict=True))
-        assert rows == {"contract_version": "1", "run_number": "1", **results.provenance}
+        assert rows == {"contract_version": "1", "run_number": "1", "source_object_id": nwbfile.object_id, **results.provenance}
 
 
 def test_baselines_are_columns_of_their_own(session_file: Path) -> None:
@@ -162,6 +163,10 @@ def test_output_is_self_contained_without_voltage_and_the_original_is_not_touche
         links: list[str] = []
         file.visititems_links(lambda name, link: links.append(name) if isinstance(link, h5py.ExternalLink) else None)
         assert links == []
+        provenance = file[f"processing/{c.RUN_PREFIX}example/{c.RUN_PROVENANCE}"]
+        source = dict(zip(provenance[c.KEY].asstr()[:], provenance[c.VALUE].asstr()[:], strict=True))[c.SOURCE_KEY]
+        with h5py.File(session_file) as original:
+            assert source == original.attrs["object_id"] == file.attrs["object_id"]
     assert pynwb.validate(path=output) == []
 
 
