@@ -36,8 +36,8 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from nwb_compact.findings import size_curve
 from nwb_compact.images import as_rgb
-from nwb_compact.interpret import size_curve
 from nwb_compact.interpretation.ablation import answers_without_each, filters, size_index
 from nwb_compact.interpretation.physiology import probed, tuning
 from nwb_compact.interpretation.preference import preferences

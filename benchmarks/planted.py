@@ -1,6 +1,6 @@
 """What students of simulated neurons, whose wiring is known, make of it: size by kind of neuron, and the planted first stage found again.
 
-    python benchmarks/planted.py [--units 33] [--images-seen 60000] [--pool 3000] [--threads 2]
+    python benchmarks/planted.py [--units 33] [--images-seen 60000] [--pool 3000] [--filters-1 40] [--filters-2 56] [--threads 2]
 
 The teacher is the simulated neurons themselves. One table tells, by kind of neuron, how many filters the smallest students keep whose r2
 is at most 5 % below the unpruned network's, and how well they answer to 500 images that none has seen. The other tells how well the
@@ -46,9 +46,11 @@ MARGIN = 3
 
 def main() -> None:
     """Measure and print."""
-    wanted = options(__doc__, units=33, images_seen=60_000, pool=3000)
+    of_1, of_2 = config.Student().early_filters
+    wanted = options(__doc__, units=33, images_seen=60_000, pool=3000, filters_1=of_1, filters_2=of_2)
     pruned = {"images_seen": wanted.images_seen // 4, "last_images_seen": wanted.images_seen // 20, "tolerance": (TOLERANCE,)}
-    settings = config.configure(changes={"distill": {"images_seen": wanted.images_seen}, "prune": pruned})
+    early = {"early_filters": (wanted.filters_1, wanted.filters_2)}
+    settings = config.configure(changes={"distill": {"images_seen": wanted.images_seen}, "prune": pruned, "student": early})
     pixels = natural_images(wanted.pool + UNSEEN, seed=wanted.seed)
     taught, truth = lessons_of(wanted.units, pixels, settings, wanted.seed)
     with TemporaryDirectory() as folder:

@@ -126,6 +126,11 @@ def features(
     return np.concatenate(list(feature_batches(network, images, layer=layer, device=device, advance=advance)))
 
 
+def looked_at(backbone: Backbone | None, images: UInt8[np.ndarray, "image height width 3"], device: str = "cpu") -> np.ndarray:
+    """What a teacher looks at: features of its frozen backbone in the layer that was chosen, or the images where it has none."""
+    return images if backbone is None else features(backbone.network, images, layer=backbone.layer or "", device=device)
+
+
 def feature_batches(
     network: nn.Module, images: UInt8[np.ndarray, "image height width 3"], *, layer: str = "", device: str = "cpu",
     advance: Advance = silent,

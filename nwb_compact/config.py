@@ -78,6 +78,8 @@ class Teacher(Stage):
     """Length of that shorter training over that of the ensemble."""
     batch_images: int = Field(64, ge=2)
     """Images a step; 64 as the study."""
+    most_kept_mb: float = Field(64.0, ge=0)
+    """Largest size of the trained ensemble that each run keeps in the file, MB, so that `interpret` can ask it; five members take 2 MB."""
     resample_sessions: bool = True
     """Give each member its own random weights for the lent sessions (Bayesian bootstrap, Rubin 1981), so that members differ more."""
 
@@ -219,6 +221,10 @@ class Interpret(Stage):
     """Scored images on which the effect of silencing a filter is measured."""
     robustness_images: int = Field(300, ge=2)
     """Scored images that are changed."""
+    vone_images: int = Field(100, ge=2)
+    """The same for a model behind a fixed V1 (`interpret --vone`), which sees some 30 a second; `robustness_images` at most."""
+    vone_channels: int = Field(16, ge=4)
+    """Width of that model: with 16 it learns 9,000 numbers and 213 for each unit."""
     scrambled_images: int = Field(60, ge=2)
     """Natural images that are shown in an aperture, and again with random phases."""
     paired_images: int = Field(1000, ge=2)

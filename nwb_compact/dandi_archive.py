@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -50,8 +51,25 @@ def library() -> Iterator[None]:
         yield
 
 
-def asset(file_path: Path, name: str, where: Path) -> Any:
-    """What the library will upload, its metadata read and compared with DANDI's schema; needs no network.
+class LocalAsset:
+    """A file that can become an asset. Made by `asset`."""
+
+    def __init__(self, library_asset: Any):
+        self.library = library_asset
+        """What the library calls by that name."""
+        self.path: str = library_asset.path
+        """Its name in the dandiset."""
+        self.size: int = library_asset.size
+        """Bytes."""
+
+    @cached_property
+    def digest(self) -> Any:
+        """As DANDI computes it from the bytes, once, since all of the file is read for it."""
+        return self.library.get_digest()
+
+
+def asset(file_path: Path, name: str, where: Path) -> LocalAsset:
+    """A file with the name it will have, its metadata read and compared with DANDI's schema; needs no network.
 
     Raises
     ------
@@ -70,7 +88,7 @@ def asset(file_path: Path, name: str, where: Path) -> Any:
     if refused:
         raise NwbCompactError(where, found=f"the name {name} ({refused[0].message})", expected="one that DANDI takes",
                               next_step="correct subject_id and session_id")
-    return held
+    return LocalAsset(held)
 
 
 @contextmanager
@@ -117,18 +135,18 @@ class Dandiset:
     remote: Any
     key: str = field(repr=False)
 
-    def held(self, local: Any) -> tuple[int, bool] | None:
+    def held(self, local: LocalAsset) -> tuple[int, bool] | None:
         """Bytes of the asset of that name there, and whether it is the same to the byte; None where there is none."""
         with self._told(local, "a list of what is there"):
             there = self._there(local.path)
-            return None if there is None else (there.size, _digest(there) == local.get_digest().value)
+            return None if there is None else (there.size, _digest(there) == local.digest.value)
 
-    def address(self, local: Any) -> str:
+    def address(self, local: LocalAsset) -> str:
         """Where the asset of that name can be downloaded."""
         with self._told(local, "the asset"):
             return self._there(local.path).base_download_url
 
-    def upload(self, local: Any, advance: Advance) -> None:
+    def upload(self, local: LocalAsset, advance: Advance) -> None:
         """Send a file, in place of an asset of that name, and compare the digest that the archive then gives; counts megabytes.
 
         Raises
@@ -138,16 +156,16 @@ class Dandiset:
         """
         sent_mb = 0
         with self._told(local, "that the archive takes the file"):
-            digest = local.get_digest()
-            metadata = local.get_metadata(digest=digest, ignore_errors=False).model_dump(mode="json", exclude_none=True)
-            for status in local.iter_upload(self.remote, metadata, replacing=self._there(local.path)):
+            metadata = local.library.get_metadata(digest=local.digest, ignore_errors=False).model_dump(mode="json", exclude_none=True)
+            for status in local.library.iter_upload(self.remote, metadata, replacing=self._there(local.path)):
                 if "current" in status:
                     done_mb = megabytes(status["current"])
                     advance(done_mb - sent_mb)
                     sent_mb = done_mb
             found = _digest(self._there(local.path))
-        if found != digest.value:
-            raise NwbCompactError(local.path, found=f"the digest {found} in the archive", expected=digest.value, next_step="run it again")
+        if found != local.digest.value:
+            raise NwbCompactError(local.path, found=f"the digest {found} in the archive", expected=local.digest.value,
+                                  next_step="run it again")
         advance(megabytes(local.size) - sent_mb)
 
     def _there(self, path: str) -> Any:
@@ -158,7 +176,7 @@ class Dandiset:
         except NotFoundError:
             return None
 
-    def _told(self, local: Any, expected: str) -> Any:
+    def _told(self, local: LocalAsset, expected: str) -> Any:
         return _told(local.path, expected, "run the same command again; what is there already is not sent again", self.key)
 
 

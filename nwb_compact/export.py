@@ -1,7 +1,5 @@
 """Export: the model of one neuron as a file that needs neither this program nor the session to be run."""
 
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from nwb_compact.nwb_io import open_hdf5
 from nwb_compact.nwb_results import read_results
 from nwb_compact.results import Results
 from nwb_compact.student import ARCHITECTURE, n_parameters
+from nwb_compact.unfinished import written_whole
 
 ALL = "all"
 INPUT = "uint8 RGB, image x 112 x 112 x 3, 0 black and 255 white"
@@ -155,17 +154,14 @@ def _file_names(units: Iterable[str], ending: str) -> list[str]:
 
 def _write(output: Path, content: bytes | Mapping[str, bytes]) -> None:
     """A file, or a folder of files, as a whole or not at all."""
-    beside = output.with_name(f".{output.name}.writing-{os.getpid()}")
     try:
-        if isinstance(content, bytes):
-            beside.write_bytes(content)
-        else:
-            beside.mkdir()
-            for name, one in content.items():
-                (beside / name).write_bytes(one)
-        beside.rename(output)
+        with written_whole(output) as beside:
+            if isinstance(content, bytes):
+                beside.write_bytes(content)
+            else:
+                beside.mkdir()
+                for name, one in content.items():
+                    (beside / name).write_bytes(one)
     except OSError as error:
         found, expected = f"that it could not be written ({one_line(error)})", "a disk and folder that can be written"
         raise NwbCompactError(output, found=found, expected=expected, next_step="free disk space or correct the permissions") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True) if beside.is_dir() else beside.unlink(missing_ok=True)

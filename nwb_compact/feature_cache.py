@@ -7,8 +7,6 @@ complete, so two fits that make the same file do not harm each other and half a 
 
 import json
 import os
-import re
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +21,8 @@ from nwb_compact import __version__
 from nwb_compact.backbones import Backbone, feature_batches
 from nwb_compact.errors import NwbCompactError, counted, one_line
 from nwb_compact.progress import stage
-from nwb_compact.safe_write import is_alive, require_room
+from nwb_compact.safe_write import require_room
+from nwb_compact.unfinished import remove_leftovers, written_whole
 
 HEADER_BYTES = 4096
 """A page, so that the values that follow are aligned as they are mapped."""
@@ -109,7 +108,7 @@ def cached_features(
         return found
     with _folder_faults(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
+        remove_leftovers(folder, r"\.[0-9a-f]{32}\.(?:features|json)\.writing")
         _write(path, content, backbone, images, name, device, quiet)
     found = _opened(path, content)
     if found is None:  # the folder was emptied, or a disk lies
@@ -134,9 +133,8 @@ def cached_values(folder: Path, key: object, compute: Callable[[], dict[str, lis
     values = compute()
     with _folder_faults(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        beside = _beside(path)
-        beside.write_text(json.dumps(values), encoding="utf-8")
-        os.replace(beside, path)
+        with written_whole(path) as beside:
+            beside.write_text(json.dumps(values), encoding="utf-8")
     return values
 
 
@@ -199,31 +197,21 @@ def _require_same(
 
 
 def _write(path: Path, content: Content, backbone: Backbone, images: np.ndarray, name: str, device: str, quiet: bool) -> None:
-    beside = _beside(path)
-    try:
-        with beside.open("wb") as stream, stage(name, len(images), quiet=quiet) as advance:
-            for batch in feature_batches(backbone.network, images, layer=backbone.layer or "", device=device, advance=advance):
-                if stream.tell() == 0:
-                    shape = (len(images), *batch.shape[1:])
-                    next_step = "free some space, or name another folder with --cache-dir"
-                    require_room(path, 2 * int(np.prod(shape)), what=f"features of {counted(len(images), 'image')}", next_step=next_step)
-                    stream.write(_header(content, shape))
-                stream.write(np.ascontiguousarray(batch).data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with written_whole(path) as beside, beside.open("wb") as stream, stage(name, len(images), quiet=quiet) as advance:
+        for batch in feature_batches(backbone.network, images, layer=backbone.layer or "", device=device, advance=advance):
+            if stream.tell() == 0:
+                shape = (len(images), *batch.shape[1:])
+                next_step = "free some space, or name another folder with --cache-dir"
+                require_room(path, 2 * int(np.prod(shape)), what=f"features of {counted(len(images), 'image')}", next_step=next_step)
+                stream.write(_header(content, shape))
+            stream.write(np.ascontiguousarray(batch).data)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _header(content: Content, shape: tuple[int, ...]) -> bytes:
     text = json.dumps(asdict(content) | {"shape": shape, "dtype": "<f2", "program": f"nwb-compact {__version__}"})
     return text.encode().ljust(HEADER_BYTES - 1) + b"\n"
-
-
-def _beside(path: Path) -> Path:
-    """Where a file is written before it takes its name; each process has its own."""
-    return path.with_name(f".{path.name}.writing-{socket.gethostname()}-{os.getpid()}")
 
 
 @contextmanager
@@ -233,16 +221,6 @@ def _folder_faults(folder: Path) -> Iterator[None]:
     except OSError as error:
         expected, next_step = "a folder that can be written", "free some space, correct its permissions, or name another with --cache-dir"
         raise NwbCompactError(folder, found=f"a fault ({one_line(error)})", expected=expected, next_step=next_step) from error
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """What killed runs on this machine left of any file; that of a living process or another machine stays."""
-    name = re.compile(rf"\.[0-9a-f]{{32}}\.(?:features|json)\.writing-{re.escape(socket.gethostname())}-(\d+)")
-    for entry in folder.iterdir():
-        match = name.fullmatch(entry.name)
-        if match and not is_alive(int(match[1])):
-            with suppress(FileNotFoundError):
-                entry.unlink()
 
 
 def images_sha256(images: UInt8[np.ndarray, "image height width 3"]) -> str:

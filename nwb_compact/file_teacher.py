@@ -99,15 +99,8 @@ def teacher_from_file(
 
     Examples
     --------
-    >>> from tempfile import mkdtemp
-    >>> from nwb_compact.nwb_results import write_results
-    >>> from nwb_compact.nwb_session import write_session
-    >>> from nwb_compact.results import example_results
-    >>> from nwb_compact.session import example_session
-    >>> file_path = Path(mkdtemp()) / "session.nwb"
-    >>> write_session(example_session(), file_path)
-    >>> _ = write_results(example_results(example_session()), file_path)
-    >>> teacher_from_file(file_path, None, ["unit-2"], session_id="example").run_id
+    >>> from nwb_compact.nwb_results import example_file
+    >>> teacher_from_file(example_file(), None, ["unit-2"], session_id="example").run_id
     'example'
     """
     results = _run(located(file_path), run_id)

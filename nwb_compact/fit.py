@@ -35,7 +35,7 @@ from nwb_compact.oracle import FileTeachers, Oracle, OwnTeacher, seen_by
 from nwb_compact.progress import stage
 from nwb_compact.provenance import command_line, commit, input_hash, record
 from nwb_compact.responses import responses_of
-from nwb_compact.results import Results, StudentWeights, headline
+from nwb_compact.results import Results, StudentWeights, TeacherWeights, headline
 from nwb_compact.safe_write import require_writable
 from nwb_compact.scoring import Predictions, score_units
 from nwb_compact.several_values import SeveralValues
@@ -86,6 +86,7 @@ def fit_sessions(
     with work.timed("lessons"):
         taught = _lessons(teacher, [len(session.responses.unit_name) for session in fitted], pool, settings, work)
     members = [teacher.members(number) for number in range(n_fitted)]
+    kept = [_kept(teacher, number, settings) for number in range(n_fitted)]
     for name, one in sweep(settings).items():
         here = work.within(name)
         beside = [_baselines(session, seen[number], number, one, work, here) for number, session in enumerate(fitted)]
@@ -97,7 +98,7 @@ def fit_sessions(
         for tolerance in students[0]:
             told = spent | ({} if tolerance is None else {"tolerance": str(tolerance)})
             results = [
-                _results(session, teacher, members[number], students[number][tolerance], beside[number], one, told)
+                _results(session, teacher, members[number], students[number][tolerance], beside[number], one, told, kept[number])
                 for number, session in enumerate(fitted)
             ]
             yield name or tolerance_name(tolerance), one, tuple(results)
@@ -157,7 +158,7 @@ def _baselines(session: SessionData, seen: np.ndarray, number: int, settings: Fi
 
 def _results(
     session: SessionData, teacher: Oracle, members: np.ndarray, students: tuple[StudentWeights, ...], beside: Mapping[str, np.ndarray],
-    settings: Fit, told: Mapping[str, str],
+    settings: Fit, told: Mapping[str, str], kept: TeacherWeights | None,
 ) -> Results:
     filters = np.stack([filters_per_layer(student) for student in students])
     predictions = Predictions(
@@ -179,7 +180,13 @@ def _results(
         run_id="", unit_name=session.responses.unit_name, scores=scores, reason=reason, image_sha256=session.responses.image_sha256,
         side=session.sides, teacher_prediction=predictions.teacher, student_prediction=predictions.student,
         teacher_member_prediction=np.moveaxis(members, 0, 2), filters_per_layer=filters, students=students, provenance=provenance,
+        teacher=kept,
     )
+
+
+def _kept(teacher: Oracle, number: int, settings: Fit) -> TeacherWeights | None:
+    weights = teacher.weights(number)
+    return weights if weights is not None and weights.n_bytes <= settings.teacher.most_kept_mb * 1e6 else None
 
 
 # The command ------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ Which files hold the pictures, under which names and in which order, does not ma
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from nwb_compact.image_files import decoded
 from nwb_compact.image_index import ImageIndex, opened_index
 from nwb_compact.image_survey import KEPT_BYTES, LEAST_SIDE_PX, Colour, listed, survey
 from nwb_compact.images import RGB_SHAPE, distinct_rows, is_grey, pixel_digests, square_rgb
-from nwb_compact.safe_write import is_alive
+from nwb_compact.unfinished import own_name, remove_leftovers
 
 FEW_GREY = 0.1
 """Share of the sessions' own images up to which grey ones are an exception. Seven published V4 sessions have 2 to 4 % of them, two have 52
@@ -209,14 +208,11 @@ def _opened(own: UInt8[np.ndarray, "own 112 112 3"], folder: Path, colour: Colou
 @contextmanager
 def _being_written(folder: Path) -> Iterator[Path]:
     """A folder of this process in another one, gone at the end unless it was given a name; what killed processes left goes too."""
-    mine = f".writing-{socket.gethostname()}-"
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    part = folder / f"{mine}{os.getpid()}"
+    part = folder / own_name(".writing")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob(f"{mine}*"):
-            if not is_alive(int(path.name.removeprefix(mine))):
-                shutil.rmtree(path)
+        remove_leftovers(folder, r"\.writing")
         part.mkdir()
         yield part
     except OSError as error:

@@ -5,7 +5,7 @@ millisecond on every open. Images that may not be redistributed are kept as hash
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import h5py
@@ -18,6 +18,7 @@ from pynwb.image import GrayscaleImage, IndexSeries, OpticalSeries, RGBImage
 
 from nwb_compact.contract import IMAGE_INDEX_SERIES, IMAGES
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.nwb_io import told_as_damage
 from nwb_compact.session import Pixels, Presentations
 
 CHUNK_BYTES = 1_000_000
@@ -95,7 +96,7 @@ def lazy_pixels(hdf5: h5py.File) -> LazyPixels | None:
     pixels = _lazy_stack(kept["data"]) if "data" in kept else _lazy_objects(hdf5, kept)
     if len(pixels.shape) not in (3, 4) or (len(pixels.shape) == 4 and pixels.shape[3] != 3):
         raise _wrong(hdf5, f"images of shape {pixels.shape}", "(image height width) or (image height width 3)")
-    return pixels
+    return replace(pixels, read=_told(pixels.read, _place(hdf5)))
 
 
 def _require_pixels(pixels: Pixels) -> None:
@@ -171,6 +172,18 @@ def _lazy_objects(hdf5: h5py.File, kept: h5py.Group) -> LazyPixels:
     return LazyPixels((len(images), *images[0].shape), 1, lambda start, stop: np.stack([image[()] for image in images[start:stop]]))
 
 
+def _told(read: Callable[[int, int], np.ndarray], where: str) -> Callable[[int, int], np.ndarray]:
+    """The same, with damage told in a line: of pixels it is found when they are read, long after the file was opened."""
+    def told(start: int, stop: int) -> np.ndarray:
+        with told_as_damage(where, "images that can be read"):
+            return read(start, stop)
+
+    return told
+
+
+def _place(hdf5: h5py.File) -> str:
+    return f"{hdf5.filename}: /stimulus/templates/{IMAGES}"
+
+
 def _wrong(hdf5: h5py.File, found: str, expected: str) -> NwbCompactError:
-    where = f"{hdf5.filename}: /stimulus/templates/{IMAGES}"
-    return NwbCompactError(where, found=found, expected=expected, next_step="convert the session again; see docs/nwb_layout.md")
+    return NwbCompactError(_place(hdf5), found=found, expected=expected, next_step="convert the session again; see docs/nwb_layout.md")

@@ -38,14 +38,8 @@ def write_interpretation(tables: Mapping[str, Table], file_path: str | Path, run
 
     Examples
     --------
-    >>> from tempfile import mkdtemp
-    >>> from nwb_compact.nwb_results import write_results
-    >>> from nwb_compact.nwb_session import write_session
-    >>> from nwb_compact.results import example_results
-    >>> from nwb_compact.session import example_session
-    >>> file_path = Path(mkdtemp()) / "session.nwb"
-    >>> write_session(example_session(), file_path)
-    >>> _ = write_results(example_results(example_session()), file_path)
+    >>> from nwb_compact.nwb_results import example_file
+    >>> file_path = example_file()
     >>> found = Table("dots", {"unit": Column("the unit", np.array([1])), "size_px": Column("diameter, pixels", np.array([8.0]))})
     >>> write_interpretation({"dots": found}, file_path, "example")
     >>> read_interpretation(file_path, "example")["dots"]["size_px"]

@@ -27,6 +27,8 @@ LOCK_WAIT_S = 10.0
 """How long to wait for another program to close the file."""
 LOCKED = "unable to lock file"
 """How HDF5 says that another program writes it."""
+COPY_AGAIN = "copy the file again from where it came"
+"""What to do with a damaged file."""
 COMPRESSED_BYTES = 64 * 1024
 """Numbers above this are chunked and compressed; below it the chunk's own book-keeping costs more than it saves."""
 
@@ -107,14 +109,14 @@ def open_hdf5(file_path: str | Path, *, locking: bool | None = True) -> h5py.Fil
 
 
 @contextmanager
-def told_as_damage(where: object, expected: str) -> Iterator[None]:
+def told_as_damage(where: object, expected: str, *, found: str = "damage", next_step: str = COPY_AGAIN) -> Iterator[None]:
     """Whatever else goes wrong while a part of an open file is read becomes one line: pynwb and h5py raise nearly every type there is."""
     try:
         yield
     except NwbCompactError:
         raise
     except Exception as error:
-        found, next_step = f"damage ({type(error).__name__}: {one_line(error)})", "copy the file again from where it came"
+        found = f"{found} ({type(error).__name__}: {one_line(error)})"
         raise NwbCompactError(where, found=found, expected=expected, next_step=next_step) from error
 
 
@@ -189,8 +191,8 @@ def numbers(source: DynamicTable, name: str, where: object) -> np.ndarray:
     """A column of numbers or truth values, in memory, in the type it was stored in; raises `NwbCompactError` where it holds others."""
     values = np.asarray(_data(source, name, where)[:])
     if values.dtype.kind not in "biuf":
-        found, next_step = f"values of type {values.dtype}", "copy the file again from where it came"
-        raise NwbCompactError(f"{where}: {source.name}/{name}", found=found, expected="numbers", next_step=next_step)
+        found = f"values of type {values.dtype}"
+        raise NwbCompactError(f"{where}: {source.name}/{name}", found=found, expected="numbers", next_step=COPY_AGAIN)
     return values
 
 

@@ -5,6 +5,7 @@ Core NWB types only, few large tables, no torch. A run is added to the file as a
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from nwb_compact import contract as c
 from nwb_compact.address import FETCH, Address, located, require_path
 from nwb_compact.errors import NwbCompactError, nearest
 from nwb_compact.nwb_io import (
+    COPY_AGAIN,
     column,
     drop_voltage,
     export_changed,
@@ -27,7 +29,7 @@ from nwb_compact.nwb_io import (
     table,
     told_as_damage,
 )
-from nwb_compact.nwb_students import read_students, student_tables
+from nwb_compact.nwb_networks import read_students, read_teacher, student_tables, teacher_table
 from nwb_compact.results import Results, baselines_of, score_columns, shared_arrays
 from nwb_compact.safe_write import replaced_safely
 
@@ -62,15 +64,12 @@ def write_results(results: Results, file_path: str | Path, *, output: str | Path
 
     Examples
     --------
-    >>> from tempfile import mkdtemp
-    >>> from nwb_compact.nwb_session import write_session
-    >>> from nwb_compact.results import example_results
-    >>> from nwb_compact.session import example_session
-    >>> file_path = Path(mkdtemp()) / "session.nwb"
-    >>> write_session(example_session(), file_path)
-    >>> written = write_results(example_results(example_session()), file_path)
+    >>> from dataclasses import replace
+    >>> file_path = example_file()
+    >>> (example,) = read_results(file_path)
+    >>> written = write_results(replace(example, run_id="second"), file_path)
     >>> [results.run_id for results in read_results(written)]
-    ['example']
+    ['example', 'second']
     """
     file_path, output = located(file_path), None if output is None else Path(output)
     _require_new_output(output, file_path, replace)
@@ -89,8 +88,8 @@ def write_results(results: Results, file_path: str | Path, *, output: str | Path
     return target
 
 
-def read_results(file_path: str | Path, run_id: str | None = None) -> tuple[Results, ...]:
-    """The runs of a file, oldest first, or the one that is named; all in memory.
+def read_results(file_path: str | Path, run_id: str | None = None, *, with_teacher: bool = False) -> tuple[Results, ...]:
+    """The runs of a file, oldest first, or the one that is named; all in memory but their teachers' networks, unless asked for.
 
     Raises
     ------
@@ -102,7 +101,10 @@ def read_results(file_path: str | Path, run_id: str | None = None) -> tuple[Resu
         modules = _run_modules(file.nwbfile)
         if run_id is not None:
             run_module(file.nwbfile, run_id, file_path)  # or say that there is none
-        runs = [_read_run(one, module, f"{file_path}: {c.RUN_PREFIX}{one}") for one, module in modules.items() if run_id in (None, one)]
+        runs = [
+            _read_run(one, module, f"{file_path}: {c.RUN_PREFIX}{one}", with_teacher)
+            for one, module in modules.items() if run_id in (None, one)
+        ]
     return tuple(results for _, results in sorted(runs, key=lambda numbered: numbered[0]))
 
 
@@ -117,6 +119,26 @@ def read_scores(file_path: str | Path) -> dict[str, dict[str, np.ndarray]]:
                 rows = _part(module, c.RUN_SCORES, where)
                 scores.append((_run_number(module, where), run_id, {name: numbers(rows, name, where) for name in rows.colnames}))
     return {run_id: columns for _, run_id, columns in sorted(scores, key=lambda numbered: numbered[0])}
+
+
+def example_file(file_path: Path | None = None) -> Path:
+    """A session file with one run, for documentation and tests; a new folder for temporary files gets it by default.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    from tempfile import mkdtemp
+
+    from nwb_compact.nwb_session import write_session
+    from nwb_compact.results import example_results
+    from nwb_compact.session import example_session
+
+    file_path = file_path or Path(mkdtemp()) / "session.nwb"
+    session = example_session()
+    write_session(session, file_path)
+    return write_results(example_results(session), file_path)
 
 
 def run_module(nwbfile: NWBFile, run_id: str, where: object) -> ProcessingModule:
@@ -198,6 +220,7 @@ def _add_run(results: Results, nwbfile: NWBFile, where: object) -> None:
         _score_table(results),
         _prediction_table(results),
         *student_tables(results.students, units),
+        *(() if results.teacher is None else (teacher_table(results.teacher),)),
         _preferred_table(results, units),
         _provenance_table(results, number, nwbfile.object_id),
     ):
@@ -297,13 +320,15 @@ def _run_modules(nwbfile: NWBFile) -> dict[str, ProcessingModule]:
     return {name.removeprefix(c.RUN_PREFIX): held for name, held in nwbfile.processing.items() if name.startswith(c.RUN_PREFIX)}
 
 
-def _read_run(run_id: str, module: ProcessingModule, where: str) -> tuple[int, Results]:
+def _read_run(run_id: str, module: ProcessingModule, where: str, with_teacher: bool) -> tuple[int, Results]:
     with told_as_damage(where, "the tables of a run"):
         number, results = _held_run(run_id, module, where)
+        if with_teacher:
+            results = replace(results, teacher=read_teacher(module.data_interfaces.get(c.RUN_TEACHER), where))
     infinite = [name for name, column in results.scores.items() if np.isinf(column).any()]
     if infinite:
-        found, next_step = f"infinite numbers in {c.RUN_SCORES}/{infinite[0]}", "copy the file again from where it came"
-        raise NwbCompactError(where, found=found, expected="numbers, or NaN where there is none", next_step=next_step)
+        found = f"infinite numbers in {c.RUN_SCORES}/{infinite[0]}"
+        raise NwbCompactError(where, found=found, expected="numbers, or NaN where there is none", next_step=COPY_AGAIN)
     return number, results
 
 

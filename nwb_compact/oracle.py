@@ -6,9 +6,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from nwb_compact.backbones import Backbone, features
+from nwb_compact.backbones import Backbone, looked_at
 from nwb_compact.feature_cache import cached_features
 from nwb_compact.file_teacher import FileTeacher
+from nwb_compact.kept_teacher import weights_of
+from nwb_compact.results import TeacherWeights
 from nwb_compact.teacher import Teacher
 from nwb_compact.work import Work
 
@@ -35,6 +37,9 @@ class Oracle(Protocol):
     def members(self, session: int) -> Float32[np.ndarray, "member image unit"]:
         """What each of its members expects for the images of one session."""
 
+    def weights(self, session: int) -> TeacherWeights | None:
+        """What a file can keep of it to ask it again about one session's units; None where another file keeps it."""
+
 
 class OwnTeacher:
     """The ensemble of this fit, on the features of its backbone."""
@@ -51,14 +56,16 @@ class OwnTeacher:
 
     def answers(self, images: UInt8[np.ndarray, "image 112 112 3"]) -> Float32[np.ndarray, "image unit"]:
         """As in `Oracle`; features of lessons are used once and not kept."""
-        seen = images
-        if self._backbone is not None:
-            seen = features(self._backbone.network, images, layer=self._backbone.layer or "", device=self._device)
+        seen = looked_at(self._backbone, images, self._device)
         return np.concatenate([self._teacher.predict(seen, number) for number in range(len(self._seen))], axis=1)
 
     def members(self, session: int) -> Float32[np.ndarray, "member image unit"]:
         """As in `Oracle`."""
         return self._teacher.predict_members(self._seen[session], session)
+
+    def weights(self, session: int) -> TeacherWeights:
+        """As in `Oracle`."""
+        return weights_of(self._teacher, session)
 
 
 class FileTeachers:
@@ -77,6 +84,9 @@ class FileTeachers:
     def members(self, session: int) -> Float32[np.ndarray, "member image unit"]:
         """As in `Oracle`; there is one."""
         return self._teachers[session].predict(self._images[session])[None]
+
+    def weights(self, session: int) -> None:
+        """As in `Oracle`."""
 
 
 def seen_by(backbone: Backbone | None, images: UInt8[np.ndarray, "image 112 112 3"], name: str, work: Work) -> np.ndarray:

@@ -35,15 +35,8 @@ def overview(file_path: str | Path) -> Iterator[str]:
 
     Examples
     --------
-    >>> from tempfile import mkdtemp
-    >>> from nwb_compact.nwb_results import write_results
-    >>> from nwb_compact.nwb_session import write_session
-    >>> from nwb_compact.results import example_results
-    >>> from nwb_compact.session import example_session
-    >>> file_path = Path(mkdtemp()) / "session.nwb"
-    >>> write_session(example_session(), file_path)
-    >>> _ = write_results(example_results(example_session()), file_path)
-    >>> print(*overview(file_path), sep="\\n")
+    >>> from nwb_compact.nwb_results import example_file
+    >>> print(*overview(example_file()), sep="\\n")
     session    example, 2020-01-01 00:00 UTC: a made-up session
     subject    example, Macaca mulatta, U, P8Y
     holds      2 units, 24 images (24 different, 0 without a response), 60 presentations, single-trial counts

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nwb_compact.address import Address
-from nwb_compact.errors import NwbCompactError, counted, one_line
+from nwb_compact.errors import Fault, NwbCompactError, counted, one_line
 
 SILENCE_S = 15.0
 """Longest wait for the next bytes of a server; Amazon's answers begin within a tenth of a second."""
@@ -48,12 +48,12 @@ class RemoteFile:
         NwbCompactError
             If they cannot be had; and from then on, at once, so that one fault is waited for once.
         """
-        if self._server.fault is not None:
-            raise self._server.fault
+        self._server.require_no_fault()
         try:
             return self._file.read(n_bytes)
         except Exception as error:
-            raise (self._server.fault or self._server.failed(one_line(error), "run again")) from error
+            self._server.require_no_fault()
+            raise self._server.failed(one_line(error), "run again") from error
 
     def seek(self, offset: int, whence: int = 0) -> None:
         """Go to a place in the file."""
@@ -127,7 +127,7 @@ class _Server:
         import requests
 
         self.address = address
-        self.fault: NwbCompactError | None = None
+        self.fault: Fault | None = None
         self.length, self.validator = 0, ""
         self._session = requests.Session()
         # Else a server may compress a part, and a small answer be a large one.
@@ -143,8 +143,15 @@ class _Server:
         try:
             return self._part(headers)
         except NwbCompactError as error:
-            self.fault = error
+            # Not the error itself: it leads to all that was open when it was raised, h5py's among it, and h5py crashes on what is left
+            # open when Python ends.
+            self.fault = error.fault
             return _Part(400, "see the fault")
+
+    def require_no_fault(self) -> None:
+        """Stop where something went wrong before."""
+        if self.fault is not None:
+            raise self.failed(self.fault.found, self.fault.next_step)
 
     def failed(self, found: str, next_step: str) -> NwbCompactError:
         return NwbCompactError(self.address, found=found, expected=EXPECTED, next_step=next_step)

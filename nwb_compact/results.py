@@ -95,6 +95,21 @@ class StudentWeights:
 
 
 @dataclass(frozen=True, eq=False)
+class TeacherWeights:
+    """The teacher's own network as named arrays: the part of `ensemble.Ensemble` that answers for one session (see `kept_teacher`).
+
+    A frozen backbone below it is not among them; the provenance names it.
+    """
+
+    arrays: Mapping[str, Float32[np.ndarray, "*any"]]
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+
+@dataclass(frozen=True, eq=False)
 class Results:
     """What one fit found out about the units of one session."""
 
@@ -118,6 +133,8 @@ class Results:
     students: tuple[StudentWeights, ...]
     provenance: Mapping[str, str]
     """Everything that made the numbers: versions, commit, device, seed, every setting, input hashes."""
+    teacher: TeacherWeights | None = None
+    """None where the teacher is models of another file, was too large to be kept, or was not read with the rest."""
 
     def preferred_images(self, n: int) -> Integer[np.ndarray, "unit rank"]:
         """Index of the `n` images each student answers most, strongest first; (unit rank).

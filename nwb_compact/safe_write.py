@@ -8,7 +8,6 @@ a full disk, a program that has the file open or a failed validation leaves the 
 import os
 import re
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import pynwb
 from nwb_compact.address import FETCH, Address, require_path
 from nwb_compact.errors import NwbCompactError, one_line
 from nwb_compact.nwb_io import LOCK_WAIT_S, opened
+from nwb_compact.unfinished import own_name, remove_leftovers
 
 SPARE_BYTES = 64 * 2**20
 """Disk that must be free beyond a copy of the file: results are far smaller."""
@@ -173,29 +173,11 @@ def sole_access(
 
 
 def _temporary(target: Path) -> Path:
-    return target.with_name(f".{target.name}.writing-{socket.gethostname()}-{os.getpid()}.nwb")
+    return target.with_name(own_name(f".{target.name}.writing", ".nwb"))
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Copies that killed runs on this machine left behind; those of a living process or another machine stay."""
-    name = re.compile(re.escape(f".{target.name}.writing-{socket.gethostname()}-") + r"(\d+)\.nwb")
-    for path in target.parent.iterdir():
-        match = name.fullmatch(path.name)
-        if match and not is_alive(int(match[1])):
-            path.unlink(missing_ok=True)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether another process of that number runs on this machine."""
-    if pid == os.getpid():
-        return False  # whatever carries our number and lies there before we start is from an earlier process
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
+    remove_leftovers(target.parent, re.escape(f".{target.name}.writing"), ".nwb")
 
 
 def require_room(

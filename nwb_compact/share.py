@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
 from nwb_compact import dandi_archive
 from nwb_compact.asset_name import asset_name
-from nwb_compact.dandi_archive import Dandiset
+from nwb_compact.dandi_archive import Dandiset, LocalAsset
 from nwb_compact.errors import Fault, NwbCompactError, SeveralFaults, counted
 from nwb_compact.nwb_io import opened
 from nwb_compact.nwb_results import latest_run_id
@@ -32,8 +31,8 @@ class Planned:
 
     file: Path
     """What the user named."""
-    local: Any
-    """What the dandi library sends: the file, or a stripped copy of it."""
+    local: LocalAsset
+    """What is sent: the file, or a stripped copy of it."""
     left_out: tuple[str, ...]
 
     def __str__(self) -> str:

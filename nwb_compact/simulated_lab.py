@@ -10,7 +10,6 @@ The folder holds
     truth.npz      what no lab has: the neurons' places and spikes' shapes, the clock, and what was lost
 """
 
-import os
 import shutil
 import sys
 import warnings
@@ -29,6 +28,7 @@ from nwb_compact.session import Presentations, Session
 from nwb_compact.simulate import SAMPLING_HZ
 from nwb_compact.simulated_recording import SimulatedRecording, recorded_samples, simulated_recording
 from nwb_compact.simulated_voltage import Layout
+from nwb_compact.unfinished import written_whole
 
 OFFSET_S = (3600.0, 72_000.0)
 """The stimulus computer was switched on hours before the recording."""
@@ -109,8 +109,7 @@ def lab_folder(session: Session, folder: Path, *, seed: int, n_channels: int = 1
     _require_space(folder, n_bytes)
     rng = np.random.default_rng([seed, 20])
     clock, losses = _clock(rng), _losses(session, rng)
-    temporary = folder.with_name(f".{folder.name}.writing-{os.getpid()}")
-    try:
+    with written_whole(folder) as temporary:
         (temporary / "images").mkdir(parents=True)
         _write_voltage(simulated, temporary / "recording")
         _write_images(session, temporary / "images")
@@ -121,9 +120,6 @@ def lab_folder(session: Session, folder: Path, *, seed: int, n_channels: int = 1
         yield _named(simulated.session, f"{layout}{n_channels}-drift{drift_um:g}")
         if folder.exists():
             shutil.rmtree(folder)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def require_lab_folder(folder: Path, session_file: Path, *, overwrite: bool) -> None:

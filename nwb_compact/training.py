@@ -7,7 +7,6 @@ killed and resumed at an epoch goes on exactly as one that was not.
 import copy
 import hashlib
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -23,6 +22,7 @@ from nwb_compact.operations import alike, shapes
 from nwb_compact.orthogonal_steps import OrthogonalMomentum
 from nwb_compact.out_of_memory import free_what_is_kept, is_out_of_memory
 from nwb_compact.progress import Advance, silent
+from nwb_compact.unfinished import written_whole
 
 Batch = tuple[Any, ...]
 MOST_PIECES = 64
@@ -156,9 +156,8 @@ def derived_seed(*parts: object) -> int:
 def save_atomically(value: object, file_path: Path) -> None:
     """Replace a checkpoint so that a kill at any moment leaves the old or the new one, never half of either."""
     file_path.parent.mkdir(parents=True, exist_ok=True)
-    beside = file_path.with_name(file_path.name + ".part")
-    torch.save(value, beside)
-    os.replace(beside, file_path)
+    with written_whole(file_path) as beside:
+        torch.save(value, beside)
 
 
 @dataclass

@@ -4,7 +4,6 @@ The folder lies beside the file and is named by everything that decides the scor
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from nwb_compact.errors import NwbCompactError
 from nwb_compact.feature_cache import default_cache_folder
 from nwb_compact.meter import energy_counters, metered
 from nwb_compact.safe_write import sole_access
+from nwb_compact.unfinished import written_whole
 
 IMAGES = "images"
 """Beside the work folders of a file: what lists the images of `--images`."""
@@ -52,10 +52,8 @@ class Work:
         """An array that is computed once; read from the disk as it is used."""
         path = self.path(f"{name}.npy")
         if not path.exists():
-            beside = path.with_suffix(".part")
-            with beside.open("wb") as stream:
+            with written_whole(path) as beside, beside.open("wb") as stream:
                 np.save(stream, compute())
-            os.replace(beside, path)
         return np.load(path, mmap_mode="r")
 
     @contextmanager
@@ -66,9 +64,8 @@ class Work:
 
         def keep(spent: Cost) -> None:
             costs[name] = spent if before is None else before + spent
-            beside = path.with_suffix(".part")
-            beside.write_text(json.dumps({stage: vars(cost) for stage, cost in costs.items()}), encoding="utf-8")
-            os.replace(beside, path)
+            with written_whole(path) as beside:
+                beside.write_text(json.dumps({stage: vars(cost) for stage, cost in costs.items()}), encoding="utf-8")
 
         with metered(keep, device=self.device):
             yield

@@ -69,21 +69,3 @@ def _assert_same(one: Any, other: Any, where: str = "") -> None:
         assert mine.shape == yours.shape, where
     else:
         assert one == other, where
-
-
-def pytest_unconfigure() -> None:
-    """End before Python takes itself apart: h5py then crashes on a file at an address that a failed reading left open."""
-    import sys
-
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if _STATUS:
-        os._exit(_STATUS[0])
-
-
-_STATUS: list[int] = []
-
-
-def pytest_sessionfinish(exitstatus: int) -> None:
-    """What the end will report."""
-    _STATUS.append(int(exitstatus))

@@ -7,6 +7,7 @@ as many and fits them all.
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,10 +19,8 @@ from click.testing import CliRunner
 from nwb_compact.cli import main
 from nwb_compact.interpretation.tables import UNIT, Column, Table
 from nwb_compact.nwb_interpretation import write_interpretation
-from nwb_compact.nwb_results import write_results
-from nwb_compact.nwb_session import write_session
-from nwb_compact.results import example_results
-from nwb_compact.session import example_session
+from nwb_compact.nwb_results import example_file, read_results, write_results
+from nwb_compact.results import TeacherWeights
 from tests.shortest_fit import SHORTEST_FIT
 
 ASKED = os.environ.get("NWB_COMPACT_DAMAGED")
@@ -31,10 +30,11 @@ LONGEST_S = 120
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A session with an interpreted run."""
-    path, session = tmp_path_factory.mktemp("whole") / "a.nwb", example_session()
-    write_session(session, path)
-    write_results(example_results(session), path)
+    """A session with an interpreted run that keeps its teacher."""
+    path = example_file(tmp_path_factory.mktemp("whole") / "a.nwb")
+    (results,) = read_results(path)
+    teacher = TeacherWeights({"enter.weight": np.ones((2, 4, 3, 1, 1), np.float32), "answer.scale": np.ones(2, np.float32)})
+    write_results(replace(results, teacher=teacher), path, replace=True)
     found = Table("labels", {UNIT: Column("the unit", np.array([0, 1])), "preference": Column("label", np.array(["dot", "edge"]))})
     write_interpretation({"some": found}, path, "example")
     return path.read_bytes()

@@ -13,34 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nwb_compact.kept_teacher import kept_teacher
 from nwb_compact.nwb_results import read_results
 from nwb_compact.nwb_session import read_session
 from nwb_compact.results import SCORE_COLUMNS, score_columns
 from nwb_compact.student import predict
+from tests.shortest_fit import short_fit
 
-TINY = """
-bootstraps = 20
-[teacher]
-members = 2
-epochs = 3
-least_steps = 1
-channels = 8
-trunk_channels = 8
-core_blocks = 1
-[student]
-early_filters = [6, 6]
-shared_filters = [6, 6, 6]
-most_late_filters = [3, 3, 3]
-[distill]
-images_seen = 400
-views = 2
-[prune]
-images = 60
-images_seen = 200
-last_images_seen = 100
-[baselines]
-epochs = 2
-"""
+TINY = short_fit({
+    "bootstraps": 20, "teacher.members": 2, "teacher.epochs": 3, "teacher.channels": 8, "teacher.trunk_channels": 8,
+    "student.early_filters": [6, 6], "student.shared_filters": [6, 6, 6], "distill.images_seen": 400, "distill.views": 2,
+    "prune.images": 60, "prune.images_seen": 200, "baselines.epochs": 2,
+})
 
 
 def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -90,6 +74,13 @@ def test_a_fit_leaves_complete_results_and_nothing_else(done):
     mean = np.array([session.counts.count[valid & (shown == image)].mean(axis=0) for image in scored])
     r = [np.corrcoef(mean[:, unit], results.student_prediction[scored, unit])[0, 1] for unit in range(4)]
     np.testing.assert_allclose(results.scores["student_r2"], np.square(r), rtol=1e-5)
+
+
+def test_the_teacher_in_the_file_gives_the_predictions_in_the_file(done):
+    (results,) = read_results(done, "first", with_teacher=True)
+    session = read_session(done)
+    members = kept_teacher(results).members(session.images.pixels)
+    np.testing.assert_allclose(np.moveaxis(members, 0, 2), results.teacher_member_prediction, rtol=1e-5, atol=1e-6)
 
 
 def test_the_same_seed_gives_the_same_bytes_of_scores_and_the_module_is_the_command(done, folder):

@@ -3,7 +3,8 @@
 The same contract as `figures`: values in, axes out, a figure only when no axes are given. Values are tables of `nwb-compact interpret`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float
@@ -14,7 +15,7 @@ from nwb_compact.interpretation.tables import UNIT, Table
 from nwb_compact.results import median
 from nwb_compact_analysis.medians import draw_medians, interval
 from nwb_compact_analysis.strips import INK, counted_units, draw_strip, label_columns, places, say_nothing_known
-from nwb_compact_analysis.style import GREY, PAGE_IN, STUDENT, STUDENT_MARKER, axes_or_new, styled
+from nwb_compact_analysis.style import BASELINES, GREY, PAGE_IN, STUDENT, STUDENT_MARKER, TEACHER, TEACHER_MARKER, axes_or_new, styled
 
 # Changed images -----------------------------------------------------------------------------------------------------------
 
@@ -35,11 +36,19 @@ def changes_of(robustness: Table) -> list[str]:
     return [change for change in dict.fromkeys(robustness["change"].tolist()) if change != INTACT]
 
 
+OTHERS: Mapping[str, tuple[tuple[str, str], str]] = {
+    "teacher_robustness": ((TEACHER, TEACHER_MARKER), "teacher"),
+    "vone_robustness": (BASELINES[0], "model behind a fixed V1"),
+}
+"""Look and name of the models beside the students, by the names of their tables."""
+
+
 @styled
-def plot_robustness(robustness: Table, change: str, ax: Axes | None = None) -> Axes:
+def plot_robustness(robustness: Table, change: str, ax: Axes | None = None, *, others: Mapping[str, Table] = MappingProxyType({})) -> Axes:
     """Median r2 over units against the level of one change: with measured responses (blue) and the student's own intact answers (grey).
 
-    The bars are 90 % intervals (bootstrap over units), the dashed line is the median r2 on the intact images.
+    The bars are 90 % intervals (bootstrap over units), the dashed line is the median r2 on the intact images. `others` are the tables of
+    other models by their names (`OTHERS`), of which r2 with measured responses is drawn.
 
     Examples
     --------
@@ -56,10 +65,11 @@ def plot_robustness(robustness: Table, change: str, ax: Axes | None = None) -> A
     intact = median(robustness["r2"][robustness["change"] == INTACT].ravel())
     if np.isfinite(intact):
         ax.axhline(intact, color=INK, linewidth=0.8, linestyle="--", zorder=1, label="measured responses, intact images")
-    drawn = (("r2", (STUDENT, STUDENT_MARKER), "measured responses"),
-             ("answer_r2", (GREY, "D"), "student's own answers to intact images"))
-    for name, look, label in drawn:
-        known = [row[np.isfinite(row)] for row in robustness[name][rows].astype(float)]
+    drawn = [(robustness["r2"], (STUDENT, STUDENT_MARKER), "measured responses"),
+             (robustness["answer_r2"], (GREY, "D"), "student's own answers to intact images"),
+             *((others[name]["r2"], look, f"measured responses, {label}") for name, (look, label) in OTHERS.items() if name in others)]
+    for r2, look, label in drawn:
+        known = [row[np.isfinite(row)] for row in r2[rows].astype(float)]
         at = np.array([len(values) > 0 for values in known], dtype=bool)
         if at.any():
             draw_medians(ax, level[at], np.transpose([[median(row), *interval(row)] for row in known if len(row)]), look, label)
@@ -70,7 +80,7 @@ def plot_robustness(robustness: Table, change: str, ax: Axes | None = None) -> A
         ax.invert_xaxis()  # the change grows to the right, as in the others
     ax.set(ylim=(0, 1.06), xlabel=LEVELS.get(change, "level"), ylabel="r²")
     ax.set_title(change, loc="left")
-    if not any(np.isfinite(robustness[name][rows]).any() for name, _, _ in drawn):
+    if not any(np.isfinite(r2[rows]).any() for r2, _, _ in drawn):
         say_nothing_known(ax, "not known of any unit")
     return ax
 

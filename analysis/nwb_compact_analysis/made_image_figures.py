@@ -17,7 +17,7 @@ from nwb_compact.interpretation.tables import Table
 from nwb_compact.session import Pixels
 from nwb_compact_analysis.image_figures import INTACT, changes_of
 from nwb_compact_analysis.strips import INK, say_nothing_known
-from nwb_compact_analysis.style import GREY, PAGE_IN, STUDENT, STUDENT_MARKER, axes_or_new, spikes_text, styled
+from nwb_compact_analysis.style import GREY, PAGE_IN, STUDENT, STUDENT_MARKER, TEACHER, TEACHER_MARKER, axes_or_new, spikes_text, styled
 
 NATURAL = {"natural-strongest": "strongest", "natural-weakest": "weakest"}
 """Kinds of natural images, and what stands above them."""
@@ -41,7 +41,7 @@ LEVELS = {
     "shift": "shift, px",
 }
 """What the levels of each change are, in a few letters."""
-_PITCH, _ROW_PITCH, _MADE_ROW_PITCH, _GAP = 1.06, 1.5, 1.68, 0.15
+_PITCH, _ROW_PITCH, _MADE_ROW_PITCH, _GAP = 1.06, 1.5, 1.98, 0.15
 """In widths of one image."""
 
 
@@ -114,30 +114,28 @@ def _draw_absent(ax: Axes, text: str, left: float, top: float) -> None:
 
 
 @styled
-def plot_made_images(made: Table, ax: Axes | None = None) -> Axes:
-    """The images made for a unit; below each the student's answer to the image it started from, and to itself.
+def plot_made_images(made: Table, teacher: Table | None = None, ax: Axes | None = None) -> Axes:
+    """The images made for a unit; below each the student's answer to the image it started from, and to itself (the teacher's).
 
     Parameters
     ----------
     made
         Of one unit: rows of `made_images`.
+    teacher
+        The same of `teacher_made_images`, None where the teacher was not asked.
     ax
         Where to draw; a new figure when not given.
     """
-    groups = made_groups(made)
+    lines = _made_lines(made)
     ax = axes_or_new(ax, made_height_in(made), PAGE_IN)
-    left, line, right = 0.0, 0, 0.0
-    for title, rows in groups:
-        if left and left + len(rows) * _PITCH > _made_width():
-            left, line = 0.0, line + 1
-        ax.text(left, line * _MADE_ROW_PITCH - 0.06, title, va="bottom", color=GREY, fontsize=7.5)
-        for row in rows:
+    for line, title, start, rows in [(number, *group) for number, groups in enumerate(lines) for group in groups]:
+        ax.text(start, line * _MADE_ROW_PITCH - 0.06, title, va="bottom", color=GREY, fontsize=7.5)
+        for left, row in zip(start + _PITCH * np.arange(len(rows)), rows, strict=True):
             draw_image(ax, made["image"][row], left, line * _MADE_ROW_PITCH)
             text = f"{spikes_text(made['start_answer'][row])}\nto {spikes_text(made['answer'][row])}"
+            text += "" if teacher is None else f"\n({spikes_text(teacher['answer'][row])})"
             ax.text(left + 0.5, line * _MADE_ROW_PITCH + 1.04, text, ha="center", va="top", fontsize=7)
-            left += _PITCH
-        left, right = left + _GAP, max(right, left)
-    ax.set(xlim=(-0.02, _made_width()), ylim=((line + 1) * _MADE_ROW_PITCH - 0.26, -0.26), aspect="equal")
+    ax.set(xlim=(-0.02, _made_width()), ylim=(len(lines) * _MADE_ROW_PITCH - 0.3, -0.3), aspect="equal")
     ax.set_axis_off()
     return ax
 
@@ -153,12 +151,19 @@ def made_groups(made: Table) -> list[tuple[str, Integer[np.ndarray, "image"]]]:
 
 def made_height_in(made: Table) -> float:
     """Height of the figure of made images, inches."""
-    left, lines = 0.0, 1
-    for _, rows in made_groups(made):
-        if left and left + len(rows) * _PITCH > _made_width():
-            left, lines = 0.0, lines + 1
-        left += len(rows) * _PITCH + _GAP
-    return lines * _MADE_ROW_PITCH * PAGE_IN / _made_width()
+    return len(_made_lines(made)) * _MADE_ROW_PITCH * PAGE_IN / _made_width()
+
+
+def _made_lines(made: Table) -> list[list[tuple[str, float, Integer[np.ndarray, "image"]]]]:
+    """Title, left border and rows of each kind, line by line of `MADE_A_ROW` images at most, unless one kind alone has more."""
+    lines: list[list[tuple[str, float, Integer[np.ndarray, "image"]]]] = [[]]
+    for title, rows in made_groups(made):
+        n_before = sum(len(before) for *_, before in lines[-1])
+        if n_before and n_before + len(rows) > MADE_A_ROW:
+            lines.append([])
+            n_before = 0
+        lines[-1].append((title, n_before * _PITCH + len(lines[-1]) * _GAP, rows))
+    return lines
 
 
 def _made_width() -> float:
@@ -170,14 +175,15 @@ def _made_width() -> float:
 
 @styled
 def robustness_figure(
-    robustness: Table, r2: Float[np.ndarray, "step"], answer_r2: Float[np.ndarray, "step"], dots_per_inch: int
+    robustness: Table, r2: Float[np.ndarray, "step"], answer_r2: Float[np.ndarray, "step"], dots_per_inch: int,
+    teacher_r2: Float[np.ndarray, "step"] | None = None,
 ) -> Figure:
     """Scores of one unit against the level of each change of the images, on one scale."""
     changes = changes_of(robustness)
     figure = Figure(figsize=(PAGE_IN, ROBUSTNESS_IN), dpi=dots_per_inch, layout="constrained")
     axes = figure.subplots(1, max(1, len(changes)), sharey=True, squeeze=False)[0]
     for ax, change in zip(axes, changes, strict=False):
-        plot_change(robustness, change, r2, answer_r2, ax)
+        plot_change(robustness, change, r2, answer_r2, teacher_r2, ax)
     for ax in axes[1:]:
         ax.set_ylabel("")
     return figure
@@ -185,9 +191,10 @@ def robustness_figure(
 
 @styled
 def plot_change(
-    robustness: Table, change: str, r2: Float[np.ndarray, "step"], answer_r2: Float[np.ndarray, "step"], ax: Axes | None = None
+    robustness: Table, change: str, r2: Float[np.ndarray, "step"], answer_r2: Float[np.ndarray, "step"],
+    teacher_r2: Float[np.ndarray, "step"] | None = None, ax: Axes | None = None,
 ) -> Axes:
-    """One change of the images: r2 with what was measured (circles), and with the answers to the intact images (squares).
+    """One change of the images: r2 with what was measured (circles) and with the answers to the intact images (squares).
 
     Parameters
     ----------
@@ -197,6 +204,8 @@ def plot_change(
         One of them.
     r2, answer_r2
         One unit's columns of the table.
+    teacher_r2
+        The same as `r2` of the teacher (open squares), None where it was not asked.
     ax
         Where to draw; a new figure when not given.
     """
@@ -207,6 +216,9 @@ def plot_change(
     if len(intact) and np.isfinite(r2[intact[0]]):
         ax.axhline(r2[intact[0]], color=STUDENT, linewidth=0.8, linestyle="--", zorder=0)
     ax.plot(x, answer_r2[rows], color=INK, linewidth=1, marker="s", markersize=3, zorder=2, clip_on=False)
+    if teacher_r2 is not None:
+        (line,) = ax.plot(x, teacher_r2[rows], color=TEACHER, linewidth=1, marker=TEACHER_MARKER, markersize=3.5, zorder=2, clip_on=False)
+        line.set_fillstyle("none")
     ax.plot(x, r2[rows], color=STUDENT, linewidth=1.2, marker=STUDENT_MARKER, markersize=3.5, zorder=3, clip_on=False)
     ax.set(xlim=(-0.4, len(rows) - 0.6), ylim=(0, 1), ylabel="r²", xlabel=LEVELS.get(change, "level"))
     ax.set_xticks(x, [f"{level:g}".replace("-", "−") for level in robustness["level"][rows]])

@@ -112,13 +112,15 @@ class Measure:
     """Of the median in the title."""
 
 
+TENTHS = tuple(np.linspace(0, 1, 11))
+"""Borders of the bars of what lies between 0 and 1."""
 MEASURES = (
-    Measure("tuning", "osi", "orientation selectivity (OSI)", tuple(np.linspace(0, 1, 11))),
+    Measure("tuning", "osi", "orientation selectivity (OSI)", TENTHS),
     Measure("tuning", "f1_f0", "F1/F0 (complex < 1 < simple)", tuple(np.linspace(0, 2, 11)), 1.0),
     Measure("receptive_fields", "rf_diameter_px", "receptive field diameter, px", tuple(np.arange(0.0, 137, 8)), decimals=0),
     Measure("tuning", "dot_px", "preferred dot diameter, px (log scale)", decimals=0),
-    Measure("tuning", "size_suppression", "suppression by the largest dot", tuple(np.linspace(0, 1, 11))),
-    Measure("tuning", "surround_suppression", "suppression by the largest grating", tuple(np.linspace(0, 1, 11))),
+    Measure("tuning", "size_suppression", "suppression by the largest dot", TENTHS),
+    Measure("tuning", "surround_suppression", "suppression by the largest grating", TENTHS),
 )
 """Histograms of the tuning figure, row by row."""
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from nwb_compact.interpretation.tables import Table
 from nwb_compact.results import Results, shared_arrays
-from nwb_compact_analysis.image_figures import changes_of, plot_made_answers, plot_robustness, relative_answers
+from nwb_compact_analysis.image_figures import OTHERS, changes_of, plot_made_answers, plot_robustness, relative_answers
 from nwb_compact_analysis.network_figures import (
     N_LAYERS,
     p_text,
@@ -24,7 +24,14 @@ from nwb_compact_analysis.network_figures import (
     plot_size_index_by_layer,
 )
 from nwb_compact_analysis.page import Picture, Section
-from nwb_compact_analysis.physiology_figures import MEASURES, plot_distribution, plot_preference_indices, plot_preferences
+from nwb_compact_analysis.physiology_figures import (
+    MEASURES,
+    TENTHS,
+    Measure,
+    plot_distribution,
+    plot_preference_indices,
+    plot_preferences,
+)
 from nwb_compact_analysis.pictures import DOTS_PER_INCH, saved
 from nwb_compact_analysis.style import COLUMN_IN, PAGE_IN, styled
 
@@ -56,6 +63,7 @@ def population_sections(results: Results, tables: Tables) -> list[Section]:
         *_ablation(tables),
         *_robustness(tables),
         *_made_images(tables),
+        *_teacher(tables),
     ]
 
 
@@ -89,9 +97,7 @@ def _tuning(tables: Tables) -> list[Section]:
         "covering places of 14 px, which widens small ones. A unit is left out where nothing of the kind drives it above a blank "
         "screen."
     )
-    panels = [partial(plot_distribution, measure, tables[measure.table][measure.column].astype(float)) for measure in shown]
-    alt = f"Histograms over units: {'; '.join(measure.label for measure in shown)}."
-    return [Section("Tuning of all units", text, (_panels("figure_8b_tuning.png", alt, panels, 1.75, (1, 1, 1)),))]
+    return [_distributions("Tuning of all units", text, "figure_8b_tuning.png", shown, tables, (1, 1, 1))]
 
 
 def _consolidation(results: Results, tables: Tables) -> list[Section]:
@@ -202,7 +208,11 @@ def _robustness(tables: Tables) -> list[Section]:
         "to the changed images was not measured, so a fall of blue can be a fault of the model or what the neuron does, too."
     )
     changes = changes_of(table)
-    panels = [partial(plot_robustness, table, change) for change in changes]
+    others = {name: tables[name] for name in OTHERS if name in tables}
+    text += "".join(f" As blue, but of the {OTHERS[name][1]}: see the legend." for name in others)
+    if "vone_robustness" in others:
+        text += " It learned from the images of the session alone and was shown fewer, so compare how lines fall, not how high they are."
+    panels = [partial(plot_robustness, table, change, others=others) for change in changes]
     alt = f"r² against the level of each change of the images: {', '.join(changes)}."
     return [Section("Changed images", text, (_panels("figure_8f_robustness.png", alt, panels, 1.75, (1, 1, 1), legend=True),))]
 
@@ -221,6 +231,37 @@ def _made_images(tables: Tables) -> list[Section]:
     alt = "Answers to made images and to those they were made from, relative to natural images, a point a unit."
     panels = [partial(plot_made_answers, kinds, made, start)]
     return [Section("Images made for the units", text, (_panels("figure_8g_made_images.png", alt, panels, 2.8, (1,), PAGE_IN),))]
+
+
+AGREEMENT = (
+    Measure("teacher_agreement", "probe_r2", "r² of student and teacher, battery", TENTHS),
+    Measure("teacher_agreement", "maximizing_above_best", "share of maximizing images above its best", TENTHS),
+    Measure("teacher_agreement", "minimizing_below_median", "share of minimizing images below its median", TENTHS),
+    Measure("teacher_agreement", "adversarial_followed", "share of changed photographs that it follows", TENTHS),
+)
+"""Histograms of what the teacher says of its students."""
+
+
+def _teacher(tables: Tables) -> list[Section]:
+    if "teacher_agreement" not in tables:
+        return []
+    text = (
+        "The teacher was shown what its students were shown. First: r² of their answers to the battery of made images. Then: the share of "
+        "a unit's maximizing images that the teacher answers above its best image of the session, of minimizing ones below its median, and "
+        "of the changed photographs that move it in the direction in which they move the student. By construction a student copies its "
+        "teacher on natural images only, so this says how far it can be trusted beyond them; but the teacher was fitted to the same "
+        "responses and can share the student's faults."
+    )
+    return [_distributions("What the teacher says of its students", text, "figure_8h_teacher.png", AGREEMENT, tables, (1, 1))]
+
+
+def _distributions(
+    heading: str, text: str, name: str, measures: Sequence[Measure], tables: Tables, widths: tuple[int, ...]
+) -> Section:
+    """Histograms of measures over units."""
+    panels = [partial(plot_distribution, measure, tables[measure.table][measure.column].astype(float)) for measure in measures]
+    alt = f"Histograms over units: {'; '.join(measure.label for measure in measures)}."
+    return Section(heading, text, (_panels(name, alt, panels, 1.75, widths),))
 
 
 @styled

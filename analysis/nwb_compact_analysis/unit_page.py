@@ -283,7 +283,10 @@ def _robustness(tables: Tables, unit: int) -> Section:
             f"with {pairs['any_r2'][0]:.2f}; noise of the averages lowers the first more."
         )
     alt = "r² against the level of noise, blur, contrast, luminance, occlusion and shift."
-    figure = made_image_figures.robustness_figure(table, r2, answer_r2, DOTS_PER_INCH)
+    teacher_r2 = tables["teacher_robustness"]["r2"][:, column].astype(float) if "teacher_robustness" in tables else None
+    if teacher_r2 is not None:
+        text += " Orange: the teacher, as the blue circles."
+    figure = made_image_figures.robustness_figure(table, r2, answer_r2, DOTS_PER_INCH, teacher_r2)
     return Section(heading, text, (saved("robustness.png", alt, figure),))
 
 
@@ -321,9 +324,30 @@ def _made(tables: Tables, unit: int) -> Section:
         text += f" Maximizing images from different noise correlate {alike['seed_similarity'][0]:.2f}.".replace("-", "−")
     if not (np.abs(made["answer"] - made["start_answer"]) > 0).any():
         text += " No change of an image moves this model's answer, so they show nothing."
-    plot = partial(made_image_figures.plot_made_images, made)
+    teacher = rows_of(tables, "teacher_made_images", unit)
+    text += _seconded(rows_of(tables, "teacher_agreement", unit))
+    plot = partial(made_image_figures.plot_made_images, made, teacher)
     alt = "Images that were made to drive or silence the model, and photographs changed a little."
     return Section(heading, text, (_drawn("made.png", alt, plot, made_image_figures.made_height_in(made)),))
+
+
+def _seconded(agreement: Table | None) -> str:
+    """What the teacher says to these images, where it was asked."""
+    if agreement is None:
+        return ""
+    told = {
+        "maximizing_above_best": "{} of the maximizing images above its best image of the session",
+        "minimizing_below_median": "{} of the minimizing ones below its median image",
+    }
+    shares = [words.format(_percent(agreement[name][0])) for name, words in told.items() if np.isfinite(agreement[name][0])]
+    text = " In brackets: what the teacher answers." + (f" It answers {' and '.join(shares)}." if shares else "")
+    if np.isfinite(agreement["adversarial_followed"][0]):
+        text += f" {_percent(agreement['adversarial_followed'][0])} of the changed photographs move it as they move the student."
+    return text
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _ablation(tables: Tables, unit: int) -> Section:

@@ -1,14 +1,13 @@
 """A folder for what sorters leave behind, gone with the conversion; what a killed conversion left is gone with the next."""
 
-import os
+import re
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact.safe_write import is_alive
+from nwb_compact.unfinished import own_name, remove_leftovers
 
 
 @contextmanager
@@ -29,12 +28,10 @@ def scratch_folder(output: Path, parent: Path | None = None) -> Iterator[Path]:
     (True, False)
     """
     parent = output.absolute().parent if parent is None else parent
-    begins = f".{output.name}.sorting-{socket.gethostname()}-"
-    folder = parent / f"{begins}{os.getpid()}"
+    begins = f".{output.name}.sorting"
+    folder = parent / own_name(begins)
     try:
-        for left in parent.glob(f"{begins}*"):
-            if left.name.removeprefix(begins).isdecimal() and not is_alive(int(left.name.removeprefix(begins))):
-                shutil.rmtree(left)
+        remove_leftovers(parent, re.escape(begins))
         folder.mkdir()
     except OSError as error:
         next_step = "name an existing folder with --scratch"

@@ -1,12 +1,12 @@
 """Tables on disk while an interpretation runs, so that one that was stopped goes on where it stopped."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from nwb_compact.interpretation.tables import Column, Table
+from nwb_compact.unfinished import written_whole
 
 Tables = Mapping[str, Table]
 
@@ -36,10 +36,8 @@ def kept(path: Path, make: Callable[[], Tables]) -> dict[str, Table]:
             arrays[f"{name}|"] = np.array([table.description])
             for key, column in table.columns.items():
                 arrays[f"{name}|{key}"], arrays[f"{name}|{key}|meaning"] = column.values, np.array([column.meaning])
-        beside = path.with_suffix(".part")
-        with beside.open("wb") as stream:
+        with written_whole(path) as beside, beside.open("wb") as stream:
             np.savez(stream, **arrays)  # type: ignore[arg-type]  # its keywords are names of arrays
-        os.replace(beside, path)
     with np.load(path, allow_pickle=False) as stored:
         return _tables({name: stored[name] for name in stored.files})
 

@@ -17,7 +17,7 @@ POOLED_PX = 8
 
 def near_pairs(
     predicted: Float[np.ndarray, "image unit"], measured: Float[np.ndarray, "image unit"], images: UInt8[np.ndarray, "image 112 112 3"],
-    *, seed: int, n: int = PAIRS,
+    *, seed: int, n: int = PAIRS, model: str = "student",
 ) -> Table:
     """Squared correlation of predicted and measured differences between images that are alike, and between any two.
 
@@ -31,6 +31,8 @@ def near_pairs(
         Of the pairs at random.
     n
         Most pairs of either kind.
+    model
+        What predicts.
 
     Returns
     -------
@@ -46,7 +48,7 @@ def near_pairs(
     pairs = [(one[rows], other[rows]) for rows in (near, anywhere)]
     r2 = [r2_where_known(predicted[a] - predicted[b], measured[a] - measured[b], fewest=FEWEST_PAIRS) for a, b in pairs]
     meaning = f"squared correlation of predicted and measured differences between the {len(near)} most alike pairs of scored images"
-    return Table("whether students tell apart images that are nearly the same", {
+    return Table(f"whether the {model} tells apart images that are nearly the same", {
         UNIT: Column("the unit", np.arange(predicted.shape[1])),
         "near_r2": Column(meaning, r2[0]),
         "any_r2": Column("the same of as many pairs at random; they differ more, so noise of the averages hides less", r2[1]),

@@ -54,14 +54,14 @@ def probed(
     return shown_at_fields(answers, receptive_fields, partial(drawn, stimuli), advance=advance)
 
 
-def probe_table(stimuli: Sequence[Stimulus], student: Float[np.ndarray, "stimulus unit"]) -> Table:
-    """Stimuli and answers as they are kept in the file."""
-    meaning = "answers of the students, expected spikes in the counting window; one column a unit, in the order of interpretation_tuning"
-    answers = {"student": Column(meaning, student.astype(np.float32))}
-    return Table("made images, shown about the receptive field of each unit, and what students answer", columns_of(stimuli) | answers)
+def probe_table(stimuli: Sequence[Stimulus], found: Float[np.ndarray, "stimulus unit"], *, model: str = "student") -> Table:
+    """Stimuli and answers as they are kept in the file, in a column of the model's name."""
+    meaning = f"answers of the {model}, expected spikes in the counting window; one column a unit, in the order of interpretation_tuning"
+    answers = {model: Column(meaning, found.astype(np.float32))}
+    return Table(f"made images, shown about the receptive field of each unit, and what the {model} answers", columns_of(stimuli) | answers)
 
 
-def tuning(stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulus unit"]) -> Table:
+def tuning(stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulus unit"], *, model: str = "student") -> Table:
     """The `INDICES` of each unit, from its answers to the battery.
 
     Parameters
@@ -70,6 +70,8 @@ def tuning(stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulus uni
         The battery.
     answers
         From `probed`.
+    model
+        What answered.
 
     Returns
     -------
@@ -82,7 +84,7 @@ def tuning(stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulus uni
     """
     rows = [_indices(stimuli, answers[:, unit]) for unit in range(answers.shape[1])]
     columns = {name: Column(meaning, np.array([row.get(name, np.nan) for row in rows])) for name, meaning in INDICES.items()}
-    return Table("tuning of each student to the made images", {UNIT: Column("the unit", np.arange(len(rows))), **columns})
+    return Table(f"tuning of the {model} to the made images", {UNIT: Column("the unit", np.arange(len(rows))), **columns})
 
 
 def above_blank(stimuli: Sequence[Stimulus], answers: Float[np.ndarray, "stimulus *more"]) -> Float[np.ndarray, "stimulus *more"]:

@@ -34,7 +34,7 @@ MEANING = (
 
 def robustness(
     answers: Answers, n_units: int, images: UInt8[np.ndarray, "image 112 112 3"], measured: Float[np.ndarray, "image unit"], *, seed: int,
-    advance: Advance = silent,
+    model: str = "student", advance: Advance = silent,
 ) -> Table:
     """Scores on images that were changed.
 
@@ -50,6 +50,8 @@ def robustness(
         Repeat averages of the responses to them, NaN where there is none.
     seed
         Source of noise, places of occlusion and directions of shift.
+    model
+        What it is called.
     advance
         Told of changes.
 
@@ -66,11 +68,11 @@ def robustness(
         r2[row], answer_r2[row] = r2_where_known(found, measured), r2_where_known(found, intact)
         advance(1)
     wide = "one column a unit, in the order of interpretation_tuning"
-    return Table("scores of the students on scored images that were changed", {
+    return Table(f"scores of the {model} on scored images that were changed", {
         "change": Column(f"what was done to the images: none, {', '.join(LEVELS)}", np.array([change for change, _ in steps])),
         "level": Column(MEANING, np.array([level for _, level in steps])),
         "r2": Column(f"squared correlation with the responses measured to the intact images; {wide}", r2),
-        "answer_r2": Column(f"squared correlation with the student's answers to the intact images; {wide}", answer_r2),
+        "answer_r2": Column(f"squared correlation with the {model}'s answers to the intact images; {wide}", answer_r2),
     })
 
 

@@ -69,6 +69,17 @@ def example_tables(units: Sequence[int] = (0, 2), seed: int = 0) -> dict[str, Ta
     }
 
 
+def taught(tables: dict[str, Table], units: Sequence[int] = (0, 2)) -> dict[str, Table]:
+    """The same tables where the teacher was asked, too."""
+    made, n = tables["made_images"], len(units)
+    return tables | {
+        "teacher_robustness": table(r2=tables["robustness"]["r2"] / 2),
+        "teacher_made_images": table(unit=made["unit"], answer=made["answer"] - 0.5),
+        "teacher_agreement": table(unit=units, probe_r2=np.full(n, 0.8), maximizing_above_best=np.full(n, 0.5),
+                                   minimizing_below_median=np.full(n, 1.0), adversarial_followed=np.linspace(0, 1, n)),
+    }
+
+
 def constant(tables: dict[str, Table], unit: int) -> dict[str, Table]:
     """The same tables where the student of one unit answers everything alike, as `interpret` then writes them."""
     place = int(np.flatnonzero(tables["receptive_fields"]["unit"] == unit)[0])

@@ -62,6 +62,18 @@ def test_made_images_stand_under_their_kind_with_the_answer_before_and_after():
         np.testing.assert_array_equal(image.get_array(), expected)
 
 
+def test_as_many_made_images_as_fit_in_a_line_stand_in_one_with_what_the_teacher_answers():
+    kinds = [key for key, n in zip(made.MADE, (2, 2, 2, 1, 2, 2), strict=True) for _ in range(n)]  # as in the settings
+    assert len(kinds) == made.MADE_A_ROW
+    full = table(kind=[kind for kind, _ in kinds], is_grey=np.array([is_grey for _, is_grey in kinds]),
+                 image=np.zeros((11, 112, 112, 3), np.uint8), answer=np.full(11, 32.1), start_answer=np.zeros(11))
+    ax = made.plot_made_images(full, table(answer=np.full(11, -2.9)))
+    assert len({image.get_extent()[3] for image in ax.images}) == 1
+    assert max(image.get_extent()[1] for image in ax.images) <= ax.get_xlim()[1]
+    assert captions(ax) == ["0.0\nto 32.1\n(−2.9)"] * 11
+    assert made.made_height_in(full) == made.made_height_in(example_tables((0,))["made_images"])
+
+
 def test_many_made_images_go_on_in_another_line_and_another_program_s_kinds_keep_their_name():
     n = 14
     many = table(kind=["maximizing"] * 7 + ["minimizing"] * 6 + ["caricature"], is_grey=np.zeros(n, bool),
@@ -83,6 +95,14 @@ def test_each_change_shows_its_own_levels_beside_the_intact_images(change, steps
     np.testing.assert_array_equal(own, answer_r2[steps])
     np.testing.assert_array_equal(measured, r2[steps])
     assert [label.get_text() for label in ax.get_xticklabels()] == [f"{STEPS[step][1]:g}" for step in steps]
+
+
+def test_the_teacher_has_open_marks_of_its_own():
+    tables = example_tables((0, 2))
+    r2, answer_r2 = tables["robustness"]["r2"][:, 1], tables["robustness"]["answer_r2"][:, 1]
+    ax = made.plot_change(tables["robustness"], "noise", r2, answer_r2, r2 / 2)
+    (teacher,) = [line for line in ax.lines if line.get_fillstyle() == "none"]
+    np.testing.assert_array_equal(teacher.get_ydata(), r2[[1, 2]] / 2)
 
 
 def test_all_changes_have_one_scale():

@@ -19,6 +19,7 @@ from nwb_compact_analysis import image_figures, network_figures, physiology_figu
 from nwb_compact_analysis.population_figures import copied_filters, population_sections
 from nwb_compact_analysis.style import GREY, STUDENT
 
+AGREEMENT = ("probe_r2", "maximizing_above_best", "minimizing_below_median", "adversarial_followed")
 CHANGES = {"noise": (4.0, 8.0, 16.0, 32.0), "contrast": (0.75, 0.5, 0.25), "luminance": (-40.0, -20.0, 20.0, 40.0)}
 KINDS = ("maximizing", "maximizing", "minimizing", "adversarial-up", "adversarial-down")
 LABELS = ("colour", "edge", "curvature", "dot", "texture")
@@ -247,6 +248,15 @@ def test_robustness_has_the_intact_score_as_a_line_and_one_axis_for_all(close_fi
     assert axes[1].get_xlim()[0] > axes[1].get_xlim()[1]
 
 
+def test_other_models_have_lines_of_their_own_beside_the_students(close_figures):
+    found = interpreted(5)["robustness"]
+    half = Table("", {**found.columns, "r2": Column("", found["r2"] / 2)})
+    ax = image_figures.plot_robustness(found, "noise", others={"vone_robustness": half})
+    labels = [line.get_label() for line in ax.lines]
+    assert "measured responses, model behind a fixed V1" in ax.get_legend_handles_labels()[1], labels
+    np.testing.assert_allclose(ax.lines[-1].get_ydata(), ax.lines[1].get_ydata() / 2)
+
+
 def test_units_that_were_never_measured_still_show_how_far_their_answers_move(close_figures):
     found = interpreted(4)["robustness"]
     unmeasured = Table("", {**found.columns, "r2": Column("", np.full_like(found["r2"], np.nan))})
@@ -287,3 +297,13 @@ def test_panels_are_drawn_on_the_axes_they_are_given(close_figures):
     made = plt.get_fignums()
     assert all(plot(ax) is ax for plot, ax in zip(panels, axes, strict=True))
     assert plt.get_fignums() == made
+
+
+def test_what_the_teacher_says_of_its_students_is_a_figure_where_it_was_asked(make_fit):
+    fitted = make_fit(2)[0]
+    tables = interpreted(5, nan_units=(2,))
+    agreement = {"teacher_agreement": table(unit=tables["tuning"]["unit"], **{name: np.linspace(0, 1, 5) for name in AGREEMENT})}
+    *others, last = population_sections(fitted, tables | agreement)
+    assert [section.heading for section in population_sections(fitted, tables)] == [section.heading for section in others]
+    assert last.heading == "What the teacher says of its students"
+    assert [picture.file_name for picture in last.pictures] == ["figure_8h_teacher.png"]

@@ -12,7 +12,7 @@ from nwb_compact.interpretation.tables import Column, Table
 from nwb_compact.measured import measured_means
 from nwb_compact_analysis import unit_page
 from nwb_compact_analysis.page import Picture
-from tests.test_analysis.interpreted import constant, example_tables, with_full_students
+from tests.test_analysis.interpreted import constant, example_tables, taught, with_full_students
 
 HEADINGS = [
     "Preference, fit and receptive field", "Filters, layer by layer", "Tuning to made images", "When images are changed",
@@ -63,6 +63,17 @@ def test_a_unit_has_all_its_sections_in_order_each_with_a_figure(interpreted, un
     assert "explain 93%" in sections[7].text
 
 
+def test_what_the_teacher_says_stands_beside_its_student(interpreted, undrawn):
+    results, session, tables, measured = interpreted()
+    sections = unit_page.unit_sections(results, session, taught(tables), measured, 2)
+    assert "Orange: the teacher" in sections[3].text
+    assert sections[5].text.endswith(
+        "In brackets: what the teacher answers. It answers 50 % of the maximizing images above its best image of the session and 100 % of "
+        "the minimizing ones below its median image. 100 % of the changed photographs move it as they move the student.")
+    without = unit_page.unit_sections(results, session, tables, measured, 2)
+    assert "teacher" not in without[3].text + without[5].text
+
+
 def test_a_page_is_about_two_printed_sheets(interpreted, undrawn):
     """210 x 297 mm with margins of 10 mm; text at 8 pt runs to about 140 letters a line."""
     results, session, tables, measured = interpreted()
@@ -80,7 +91,7 @@ def test_nothing_is_cut_at_the_edge_of_a_figure_and_no_text_is_too_small(unit, i
     monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **more: (
         sizes.extend(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()), save(figure, *args, **more)))
     results, session, tables, measured = interpreted(names=("WE-190923-array-1-electrode-081-unit-2", "b", "$a_{ 单元"))
-    for section in unit_page.unit_sections(results, session, tables, measured, unit):
+    for section in unit_page.unit_sections(results, session, taught(tables), measured, unit):
         for picture in section.pictures:
             ink = np.asarray(Image.open(BytesIO(picture.png)).convert("L")) < 250
             assert [edge.any() for edge in (ink[0], ink[-1], ink[:, 0], ink[:, -1])] == [False] * 4, picture.file_name

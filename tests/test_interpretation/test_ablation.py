@@ -43,6 +43,45 @@ def dot_detector():
     return StudentWeights(arrays | {"readout.weight": weight, "readout.bias": np.ones(1, np.float32)})
 
 
+def consolidating(seed):
+    """A student in which one filter of layer 3 makes size selectivity out of many that have none, and which that is.
+
+    Twelve channels of layers 1 and 2 hand on what is bright, six of them blurred, each with weights of its own. The planted filter takes
+    the blurred ones from the others, as in the circuit of the study. Of the other filters of layer 3 one grows with the area of a dot, and
+    six look at random mixtures of other channels, away from where dots are shown.
+    """
+    rng = np.random.default_rng(seed)
+    n_sharp, n_blurred, n_others, n_late = 6, 6, 8, 8
+    n, carry = n_sharp + n_blurred + n_others, n_sharp + n_blurred
+    delta, box = np.zeros((5, 5)), np.full((5, 5), 1 / 25)
+    delta[2, 2] = 1
+    first = rng.normal(size=(n, 3, 5, 5)) / 10
+    first[:carry] = (delta + 0.1 * rng.random((carry, 1, 5, 5))) / 3
+    first[:carry] /= first[:carry].sum(axis=(1, 2, 3), keepdims=True)
+    handed_on = np.concatenate([np.tile(delta, (n_sharp, 1, 1)), np.tile(box, (n_blurred, 1, 1)), rng.normal(size=(n_others, 5, 5)) / 5])
+    mixed = np.eye(n)
+    mixed[carry:, carry:] = rng.normal(size=(n_others, n_others)) / 3
+    late, planted = np.zeros((n_late, n)), int(rng.integers(n_late))
+    area, *others = [k for k in rng.permutation(n_late).tolist() if k != planted]
+    late[planted, :n_sharp] = rng.uniform(0.7, 1.3, n_sharp) / n_sharp
+    late[planted, n_sharp:carry] = -2 * rng.uniform(0.7, 1.3, n_blurred) / n_blurred
+    late[area, n_sharp:carry] = rng.uniform(0.7, 1.3, n_blurred) / n_blurred
+    late[np.ix_(others, range(carry, n))] = rng.normal(size=(len(others), n_others)) / 3
+    weight = np.zeros((n_late, 28, 28))
+    weight[planted, 13:15, 13:15], weight[area, 13:15, 13:15] = 0.02, 0.0004
+    weight[others, :2] = rng.normal(size=(len(others), 2, 28)) / 1000
+    arrays = {
+        "input.mean": np.zeros(3), "layer1.kernel": first, "layer1.bias": np.where(np.arange(n) < carry, -117, 0),
+        "layer2.depthwise": handed_on, "layer2.pointwise": mixed, "layer2.bias": np.zeros(n),
+        "layer3.depthwise": handed_on, "layer3.pointwise": late, "layer3.bias": np.zeros(n_late),
+        "readout.weight": weight, "readout.bias": np.ones(1),
+    }
+    for layer in (4, 5):
+        arrays |= {f"layer{layer}.depthwise": np.tile(delta, (n_late, 1, 1)), f"layer{layer}.pointwise": np.eye(n_late)}
+        arrays[f"layer{layer}.bias"] = np.zeros(n_late)
+    return StudentWeights({name: array.astype(np.float32) for name, array in arrays.items()}), planted
+
+
 def changed(student, **arrays):
     return StudentWeights(student.arrays | {name.replace("_", "."): np.asarray(array, np.float32) for name, array in arrays.items()})
 
@@ -115,6 +154,19 @@ def test_the_hand_built_detector_needs_what_suppresses_it_at_every_layer():
     assert (found["mean_change"][of == SUPPRESSING] > 0).all()
     assert (found["mean_change"][of == DRIVING] < 0).all()
     np.testing.assert_allclose(found["curve"][of == UNREAD], np.tile(curve, (5, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_planted_filter_that_consolidates_is_the_one_that_ablation_names(seed):
+    student, planted = consolidating(seed)
+    curve = predict(student, dots())
+    assert 0 < curve.argmax() < len(DIAMETERS) - 2
+    found = ablate(student, IMAGES, MEASURED, dots())
+    necessary = {layer: found["size_index"][found["layer"] == layer] for layer in (1, 2, 3)}
+    assert necessary[3].argmax() == planted
+    assert necessary[3][planted] > 0.9
+    assert np.delete(necessary[3], planted).max() < 0.25
+    assert max(necessary[1].max(), necessary[2].max()) < 0.25  # as in the study: no single one of the filters that it reads is needed
 
 
 def test_a_filter_without_which_nothing_varies_takes_all_that_was_explained():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nwb_compact.config import Interpret
-from nwb_compact.interpret import of_unit
+from nwb_compact.findings import of_unit
 from nwb_compact.interpretation.made_images import made_images
 from nwb_compact.interpretation.synthesis import adversarial, synthesise
 from nwb_compact.interpretation.tables import stacked

@@ -14,6 +14,7 @@ from nwb_compact.errors import NwbCompactError
 from nwb_compact.file_teacher import teacher_from_file
 from nwb_compact.fit import command
 from nwb_compact.fit_data import read_sessions
+from nwb_compact.kept_teacher import kept_teacher
 from nwb_compact.natural_images import natural_images
 from nwb_compact.nwb_results import read_results, write_results
 from nwb_compact.nwb_session import write_session
@@ -116,6 +117,21 @@ def test_a_named_layer_is_taken_and_another_layer_is_another_fit(session, lab, m
         run(lab, "--layer", "flatt")
 
 
+@pytest.mark.parametrize("most_mb", [1, 0])
+def test_the_file_keeps_a_teacher_that_answers_as_it_did_unless_it_is_larger_than_the_settings_say(most_mb, session, lab):
+    write_session(session, lab / "session.nwb")
+    (lab / "tiny.toml").write_text(toml({**TINY, "teacher": {**TINY["teacher"], "most_kept_mb": most_mb}}))
+    assert run(lab, "--layer", "colour", "--quiet").exit_code == 0
+    (results,) = read_results(lab / "session.nwb", with_teacher=True)
+    if most_mb == 0:
+        assert results.teacher is None
+        return
+    with pytest.raises(NwbCompactError, match="Next: give --backbone torch:lab_layers:layers, if you trust it"):
+        kept_teacher(results)
+    members = kept_teacher(results, "torch:lab_layers:layers").members(session.images.pixels)
+    np.testing.assert_allclose(np.moveaxis(members, 0, 2), results.teacher_member_prediction, rtol=1e-5, atol=1e-5)
+
+
 def test_further_images_are_learned_from_counted_and_their_listing_is_gone_at_the_end(session, lab):
     write_session(session, lab / "session.nwb")
     (lab / "more").mkdir()
@@ -189,11 +205,12 @@ def test_a_session_is_taught_by_a_run_of_another_file_and_no_teacher_is_fitted(t
     monkeypatch.setattr("nwb_compact.fit.fit_teacher", lambda *_, **__: 1 / 0)
     monkeypatch.setattr("nwb_compact.fit.frozen_backbone", lambda *_, **__: 1 / 0)
     assert taught(lab, "teacher.nwb", "--run-id", "taught", "--quiet").exit_code == 0
-    (results,) = read_results(lab / "session.nwb")
+    (results,) = read_results(lab / "session.nwb", with_teacher=True)
     (fitted,) = read_sessions([lab / "session.nwb"], [], SETTINGS)
     np.testing.assert_allclose(results.teacher_prediction, predict_all(networks, fitted.images), rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(results.teacher_member_prediction[:, :, 0], results.teacher_prediction)
     assert results.teacher_member_prediction.shape == (40, 3, 1)
+    assert results.teacher is None
     teacher = teacher_from_file(lab / "teacher.nwb", "first", results.unit_name, session_id=taught_session.about.session_id)
     facts = results.provenance
     assert facts["teacher_from_file.0"] == f"run first sha256:{teacher.sha256}"

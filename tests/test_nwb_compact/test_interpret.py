@@ -1,13 +1,16 @@
 """The whole interpretation of two small students with few steps: what is in the file, for which units, and what bad input says."""
 
+import csv
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from nwb_compact import interpret
+from nwb_compact import config, findings
 from nwb_compact.cli import main
+from nwb_compact.kept_teacher import weights_of
 from nwb_compact.nwb_interpretation import read_interpretation
 from nwb_compact.nwb_results import write_results
 from nwb_compact.nwb_session import write_session
@@ -15,6 +18,7 @@ from nwb_compact.results import StudentWeights, example_results
 from nwb_compact.session import Images, image_sha256
 from nwb_compact.simulate import simulate_session
 from nwb_compact.student import example_student
+from nwb_compact.teacher import TeacherSession, fit_teacher
 
 FEW = """
 field_images = 4
@@ -30,6 +34,7 @@ minimizing_grey = 0
 adversarial = 1
 steps = 3
 adversarial_steps = 2
+vone_images = 4
 """
 TABLES = {
     "receptive_fields", "probes", "tuning", "preferences", "consolidation", "consolidation_test", "similarity", "similarity_test",
@@ -37,6 +42,7 @@ TABLES = {
     "made_images", "made_image_similarity", "natural_images", "natural_answers", "robustness", "field_maps", "structure",
     "near_pairs", "provenance",
 }
+TAUGHT = {f"teacher_{name}" for name in ("agreement", "made_images", "natural_images", "near_pairs", "probes", "robustness", "tuning")}
 
 
 def constant(student):
@@ -89,6 +95,84 @@ def test_some_units_only(fitted, run):
     assert found["preferences"]["unit"].tolist() == [0, 2]
     assert set(found["ablation"]["unit"]) == {0, 2}
     assert found["probes"]["student"].shape[1] == 2
+
+
+def test_the_teacher_is_shown_what_its_students_were_shown(run, tmp_path):
+    path, session = tmp_path / "taught.nwb", simulate_session(n_units=3, n_images=20, n_repeats=2, seed=0)
+    write_session(session, path)
+    small = config.Teacher(members=2, epochs=1, least_steps=1, channels=4, trunk_channels=4, core_blocks=1)
+    mean = np.random.default_rng(0).gamma(2.0, 1.0, (20, 3))
+    teacher = fit_teacher([TeacherSession(session.images.pixels, mean, np.arange(14), np.arange(14, 20))], small, seed=0)
+    students = [example_student((4, 4, 3, 3, 3), seed=seed) for seed in range(3)]
+    students = (students[0], constant(students[1]), students[2])
+    provenance = {"setting.teacher.backbone": "conv", "setting.teacher.loss": "mse"}
+    members = np.moveaxis(teacher.predict_members(session.images.pixels, 0), 0, 2)
+    results = replace(example_results(session), students=students, teacher=weights_of(teacher, 0), provenance=provenance)
+    write_results(replace(results, teacher_prediction=members.mean(axis=2), teacher_member_prediction=members), path)
+    done = run(path, "--units", session.units.name[0], session.units.name[2], "--export", tmp_path / "images")
+    assert done.exit_code == 0, done.output
+    assert "not asked" not in done.output
+    found = read_interpretation(path, "example")
+    assert set(found) == TABLES | TAUGHT
+    made, answered = found["made_images"], found["teacher_made_images"]
+    assert answered["unit"].tolist() == made["unit"].tolist()
+    assert set(made["unit"]) == {0, 2}
+    of_all = teacher.predict_members(made["image"], 0)
+    expected = of_all[:, np.arange(len(made)), made["unit"]].T
+    np.testing.assert_allclose(answered["members"], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(answered["answer"], expected.mean(axis=1), rtol=1e-4, atol=1e-6)
+    with (tmp_path / "images" / "images.csv").open(newline="", encoding="utf-8") as stream:
+        listed = list(csv.DictReader(stream))
+    np.testing.assert_allclose([float(row["teacher_answer"]) for row in listed], answered["answer"], rtol=1e-3)
+    np.testing.assert_allclose([float(row["teacher_member_2"]) for row in listed], answered["members"][:, 1], rtol=1e-3)
+    natural = found["natural_images"]
+    np.testing.assert_allclose(
+        found["teacher_natural_images"]["answer"], teacher.predict(session.images.pixels, 0)[natural["row"], natural["unit"]], rtol=1e-4,
+        atol=1e-6)
+    for name in ("probes", "tuning", "robustness", "near_pairs"):
+        assert len(found[f"teacher_{name}"]) == len(found[name]), name
+        assert all("teacher" in column.meaning or "student" not in column.meaning for column in found[f"teacher_{name}"].columns.values())
+    assert (found["teacher_probes"]["teacher"] != found["probes"]["student"]).any()
+    assert found["teacher_robustness"]["answer_r2"][0].tolist() == pytest.approx([1, 1])
+    assert found["teacher_agreement"]["unit"].tolist() == [0, 2]
+    done = run(path, "--units", session.units.name[1])
+    assert done.exit_code == 0, done.output
+    assert np.isnan(read_interpretation(path, "example")["teacher_natural_images"]["answer"]).all()
+
+
+def test_a_model_behind_a_fixed_v1_learns_from_the_teacher_and_is_shown_the_changed_images(run, tmp_path, monkeypatch):
+    learned_from, train = [], findings.vone_student
+    monkeypatch.setattr(findings, "vone_student", lambda images, *more, **k: learned_from.append(images) or train(images, *more, **k))
+    path, session = tmp_path / "a.nwb", simulate_session(n_units=2, n_images=20, n_repeats=2, seed=0)
+    write_session(session, path)
+    results = replace(example_results(session), students=tuple(example_student((4, 4, 3, 3, 3), seed=seed) for seed in range(2)))
+    write_results(results, path)
+    done = run(path, "--vone")
+    assert done.exit_code == 0, done.output
+    found = read_interpretation(path, "example")
+    assert set(found) == TABLES | {"vone_robustness"}
+    own = found["vone_robustness"]
+    assert own["change"].tolist() == found["robustness"]["change"].tolist()
+    assert own["answer_r2"][0].tolist() == pytest.approx([1, 1])
+    assert (own["answer_r2"][1:] < 1).all()
+    assert "behind a fixed V1" in own.columns["answer_r2"].meaning
+    assert re.search("learned [0-9,]+ numbers for all units from [0-9]+ images", own.description)
+    (images,) = learned_from
+    scored = {image_sha256(image) for image, side in zip(session.images.pixels, results.side, strict=True) if side == "scored"}
+    assert len(images) == 20 - len(scored)
+    assert not scored & {image_sha256(image) for image in images}
+    write_results(replace(results, run_id="all-scored", side=("scored",) * 20), path)
+    refused = run(path, "--vone")
+    assert (refused.exit_code, refused.output.count("\n")) == (1, 1)
+    assert "--vone: found 0 images that a model may learn from" in refused.output
+
+
+def test_a_run_without_a_teacher_is_interpreted_and_that_is_said(fitted, run):
+    done = run(fitted, "--units", example_names(fitted)[0])
+    assert done.exit_code == 0, done.output
+    assert "the teacher is not asked: run example: found no teacher in the file" in done.output
+    refused = run(fitted, "--backbone", "vone")
+    assert (refused.exit_code, refused.output.count("\n")) == (1, 1), refused.output
 
 
 def example_names(path):
@@ -157,17 +241,17 @@ def test_a_file_without_a_run_or_without_pixels(tmp_path, run):
 
 def test_what_was_stopped_goes_on(fitted, run, monkeypatch):
     calls = []
-    whole = interpret.similarity
+    whole = findings.similarity
 
     def stops(*arguments, **options):
         calls.append(1)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(interpret, "similarity", stops)
+    monkeypatch.setattr(findings, "similarity", stops)
     names = example_names(fitted)
     assert run(fitted, "--units", names[0], "--seed", 5).exit_code != 0
-    monkeypatch.setattr(interpret, "similarity", whole)
-    monkeypatch.setattr(interpret, "receptive_fields", stops)  # is not asked again
+    monkeypatch.setattr(findings, "similarity", whole)
+    monkeypatch.setattr(findings, "receptive_fields", stops)  # is not asked again
     done = run(fitted, "--units", names[0], "--seed", 5, "--resume")
     assert done.exit_code == 0, done.output
     assert len(calls) == 1

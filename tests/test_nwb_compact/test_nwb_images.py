@@ -11,6 +11,7 @@ import pynwb
 import pytest
 
 from nwb_compact import contract as c
+from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_session import open_session, read_session, write_session
 from nwb_compact.session import Images, example_session, image_sha256
 
@@ -66,3 +67,16 @@ def test_index_series_agrees_with_the_presentations(tmp_path: Path) -> None:
         shown = dict(zip(start, timed.image_index, strict=True))
         assert [shown[time] for time in series.timestamps[:]] == series.data[:].tolist()
         assert np.all(np.diff(series.timestamps[:]) > 0)
+
+
+def test_pixels_that_are_damaged_are_told_in_a_line_when_they_are_read(tmp_path: Path) -> None:
+    """Opening a file reads none of them."""
+    write_session(example_session(60), tmp_path / "a.nwb", objects_limit=0)
+    with h5py.File(tmp_path / "a.nwb") as file:
+        chunk = file[f"stimulus/templates/{c.IMAGES}/data"].id.get_chunk_info(0)
+    with (tmp_path / "a.nwb").open("r+b") as stream:
+        stream.seek(chunk.byte_offset)
+        stream.write(bytes(chunk.size))
+    with open_session(tmp_path / "a.nwb") as session, pytest.raises(NwbCompactError, match="stimulus_images: found damage") as error:
+        session.images.pixels[3]
+    assert len(str(error.value).splitlines()) == 1

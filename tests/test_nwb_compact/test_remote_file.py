@@ -1,6 +1,7 @@
 """Files at addresses: little is fetched, and whatever is wrong with network or server is said in a line, in bounded time."""
 
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -266,6 +267,14 @@ def test_a_server_that_is_lost_at_any_moment_is_one_line(lasting, server, local)
         done = run(command, f"{server.address}/lost.nwb?{command}")
         assert (done.exit_code, len(done.output.splitlines())) == (1, 1), done.output
         assert "no connection, or one that broke" in done.output
+
+
+def test_a_program_whose_server_is_lost_ends_by_itself(server, local):
+    """In a process of its own: h5py crashes as Python ends if an error that is kept leads to what was open."""
+    server.content, server.lasting = local.read_bytes(), 1
+    done = subprocess.run([sys.executable, "-m", "nwb_compact.cli", "show", f"{server.address}/lost.nwb"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{server.address}/lost.nwb: found no connection, or one that broke")
 
 
 def test_no_network_is_one_line(monkeypatch):

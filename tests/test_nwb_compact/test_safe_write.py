@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -210,7 +211,7 @@ def test_a_change_by_another_program_is_not_overwritten(file_path: Path) -> None
 def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_are_kept(file_path: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    host = safe_write.socket.gethostname()
+    host = socket.gethostname()
     dead = file_path.with_name(f".a.nwb.writing-{host}-{ended.pid}.nwb")
     foreign = [f".a.nwb.writing-other.host-{ended.pid}.nwb", f".b.nwb.writing-{host}-{ended.pid}.nwb"]
     living = [f".a.nwb.writing-{host}-{os.getppid()}.nwb", *foreign]
@@ -224,7 +225,7 @@ def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_are_kept(file
 def test_a_changed_copy_lasts_as_long_as_its_block_and_clears_up_after_the_dead(file_path: Path) -> None:
     before, ended = file_path.read_bytes(), subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    file_path.with_name(f".a.nwb.writing-{safe_write.socket.gethostname()}-{ended.pid}.nwb").write_bytes(b"of a killed run")
+    file_path.with_name(f".a.nwb.writing-{socket.gethostname()}-{ended.pid}.nwb").write_bytes(b"of a killed run")
 
     def write(copy: Path) -> None:
         shutil.copyfile(file_path, copy)

@@ -109,11 +109,11 @@ def test_the_validation_of_the_dandi_program_finds_no_error(server, tmp_path):
     with dandi_archive.library():
         from dandi.validate import Severity
 
-        found = dandi_archive.asset(file, NAME.format("one"), file).get_validation_errors()
+        found = dandi_archive.asset(file, NAME.format("one"), file).library.get_validation_errors()
         assert [one for one in found if one.severity.value >= Severity.ERROR.value] == []
         with h5py.File(file, "a") as changed:
             del changed["general/subject/age"]
-        worse = dandi_archive.asset(file, NAME.format("one"), file).get_validation_errors()
+        worse = dandi_archive.asset(file, NAME.format("one"), file).library.get_validation_errors()
     assert "NWBI.check_subject_age" in [one.id for one in worse if one.severity.value >= Severity.ERROR.value]
 
 

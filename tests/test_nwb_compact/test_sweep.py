@@ -17,34 +17,13 @@ from nwb_compact.nwb_session import write_session
 from nwb_compact.results import shared_arrays
 from nwb_compact.simulate import simulate_session
 from nwb_compact.sweep import run_names, sweep, tolerance_name
+from tests.shortest_fit import short_fit
 
-TINY = """
-bootstraps = 10
-[teacher]
-members = 1
-epochs = 1
-least_steps = 1
-channels = 4
-trunk_channels = 4
-core_blocks = 0
-[student]
-sweep_last_filters = [4, 5]
-[distill]
-images_seen = 100
-views = 1
-"""
-
-
-SMALL = TINY.replace("sweep_last_filters = [4, 5]", "early_filters = [4, 4]\nshared_filters = [4, 4, 4]") + """
-[prune]
-ladder = [0.9, 0.3]
-images_seen = 100
-last_images_seen = 100
-images = 50
-min_filters = 1
-[baselines]
-epochs = 1
-"""
+TINY = short_fit({"teacher.core_blocks": 0, "student.sweep_last_filters": [4, 5]})
+SMALL = short_fit({
+    "teacher.core_blocks": 0, "student.early_filters": [4, 4], "student.shared_filters": [4, 4, 4], "prune.ladder": [0.9, 0.3],
+    "prune.min_filters": 1, "baselines.epochs": 1,
+})
 
 
 SWEEP = ("--students", "shared", "--filters", "3", "2")

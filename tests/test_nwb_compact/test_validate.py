@@ -9,9 +9,8 @@ from click.testing import CliRunner
 from nwb_compact import contract as c
 from nwb_compact import validate
 from nwb_compact.cli import main
-from nwb_compact.nwb_results import write_results
+from nwb_compact.nwb_results import example_file
 from nwb_compact.nwb_session import write_session
-from nwb_compact.results import example_results
 from nwb_compact.session import example_session
 
 pytest.importorskip("nwbinspector")
@@ -20,10 +19,7 @@ pytest.importorskip("nwbinspector")
 @pytest.fixture
 def file(tmp_path):
     """A session with a run."""
-    path, session = tmp_path / "a.nwb", example_session()
-    write_session(session, path)
-    write_results(example_results(session), path)
-    return path
+    return example_file(tmp_path / "a.nwb")
 
 
 def run(*arguments):

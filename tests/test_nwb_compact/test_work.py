@@ -29,7 +29,7 @@ def test_an_array_is_computed_once_and_half_a_file_is_not_taken_for_one(tmp_path
         calls.append(1)
         return np.arange(3.0)
 
-    (tmp_path / "a.part").write_bytes(b"killed while writing")
+    (tmp_path / ".a.npy.writing-host-7").write_bytes(b"killed while writing")
     np.testing.assert_array_equal(work.array("a", compute), [0, 1, 2])
     np.testing.assert_array_equal(work_in(tmp_path).array("a", compute), [0, 1, 2])
     assert len(calls) == 1

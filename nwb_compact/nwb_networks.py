@@ -1,4 +1,4 @@
-"""The students of a run as tables of its module, in and out: every array once, also where all students hold the same one."""
+"""The networks of a run as tables of its module, in and out: every array once, also where all students hold the same one."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,7 +7,7 @@ from hdmf.common import DynamicTable, VectorData, VectorIndex
 
 from nwb_compact import contract as c
 from nwb_compact.nwb_io import column, numbers, ragged, ragged_rows, region, strings, table
-from nwb_compact.results import StudentWeights, shared_arrays
+from nwb_compact.results import StudentWeights, TeacherWeights, shared_arrays
 
 FIRST_KERNEL = "layer1.kernel"
 
@@ -60,10 +60,21 @@ def read_students(of_units: DynamicTable, of_all: DynamicTable | None, n_units: 
     return tuple(StudentWeights(one) for one in arrays)
 
 
+def teacher_table(teacher: TeacherWeights) -> DynamicTable:
+    """The arrays of the teacher."""
+    description = "one row an array of the teacher's own network, which answers after a frozen backbone if the provenance names one"
+    return table(c.RUN_TEACHER, description, len(teacher.arrays), *_array_columns(teacher.arrays.items()))
+
+
+def read_teacher(rows: DynamicTable | None, where: object) -> TeacherWeights | None:
+    """The teacher of a run, None where there is no such table."""
+    return None if rows is None else TeacherWeights(dict(_arrays(rows, where)))
+
+
 def _array_columns(arrays: Iterable[tuple[str, np.ndarray]]) -> list[VectorData | VectorIndex]:
     named = list(arrays)
     return [
-        _strings_or_none(c.ARRAY_NAME, "name of the array in the student", [name for name, _ in named]),
+        _strings_or_none(c.ARRAY_NAME, "name of the array in the network", [name for name, _ in named]),
         *ragged(c.ARRAY_SHAPE, "shape of the array", [np.array(array.shape, int) for _, array in named], np.int32),
         *ragged(c.ARRAY_VALUE, "the numbers, last axis fastest", [array.ravel() for _, array in named], np.float32),
     ]
