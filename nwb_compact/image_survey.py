@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8, UInt64
 from PIL import Image
 
-from nwb_compact.errors import NwbCompactError, one_line
+from nwb_compact.errors import NwbCompactError
 from nwb_compact.image_files import UnusableImage, broken, decoded
 from nwb_compact.image_index import ImageIndex, image_index
 from nwb_compact.images import RGB_SHAPE, is_grey, pixel_digests, same_as_any, square_rgb
@@ -200,11 +200,7 @@ def _of_session(place: Path, colour: Colour) -> Iterator[list[Picture]]:
         pixels = session.images.pixels
         assert pixels is not None
         for part in _parts(len(session.images)):
-            try:
-                images = zip(part, pixels[part.start : part.stop], strict=True)
-            except OSError as error:  # of this file, and not of the folder that is written
-                found, next_step = f"images that cannot be read ({one_line(error)})", f"nwb-compact check {place}"
-                raise NwbCompactError(place, found=found, expected="a file that is whole", next_step=next_step) from error
+            images = zip(part, pixels[part.start : part.stop], strict=True)
             yield [_picture(partial(Image.fromarray, image), f"image {number}", colour) for number, image in images]
 
 

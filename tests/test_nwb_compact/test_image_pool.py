@@ -253,7 +253,7 @@ def test_a_damaged_session_is_named_and_not_the_folder_that_is_written(tmp_path)
     with place.open("r+b") as stream:
         stream.seek(chunk.byte_offset)
         stream.write(bytes(chunk.size))
-    with pytest.raises(NwbCompactError, match=r"day\.nwb: found images that cannot be read \(.*\), expected a file that is whole\. Next: "):
+    with pytest.raises(NwbCompactError, match=r"day\.nwb: .*: found damage \(.*\), expected images that can be read\. Next: "):
         image_pool(OWN, SCORED, [place], tmp_path / "pool", quiet=True)
 
 
