@@ -2,7 +2,7 @@
 # # Fit neurons whose wiring is known, and ask whether the fit is right
 #
 # A simulated session stores the wiring of its neurons, so a student can be compared with the truth itself instead of
-# noisy counts. The settings below are for a minute on two cores; leave `--config` out for the real thing.
+# noisy counts. The settings below are for a minute on two cores; leave `--preset` and `--config` out for the real thing.
 
 # %%
 import subprocess

@@ -1,6 +1,7 @@
 """Where things live in a session file: every module, table and column name, written once.
 
-The NWB file is the only thing the three packages share, so a name that is spelled here is spelled nowhere else.
+The NWB file is the only thing the three packages share, so a name that is spelled here is spelled nowhere else. Two kinds of names are
+spelled where they are made, each with its meaning: columns of scores (`results`), and tables and columns of findings (`interpretation`).
 Core NWB types only. `docs/nwb_layout.md` shows the same as a picture.
 """
 

@@ -78,8 +78,8 @@ class Subject:
         return predict_all([self.students[unit] for unit in units], images).astype(np.float64)
 
     def any_images(self, n: int, purpose: str) -> Integer[np.ndarray, "drawn"]:
-        """Rows of at most `n` images of the session, drawn by the seed, in their order."""
-        return self.some(np.arange(len(self.images)), n, purpose)
+        """Rows of at most `n` different images of the session, drawn by the seed, in their order."""
+        return self.some(self.own_rows, n, purpose)
 
     @cached_property
     def is_grey(self) -> bool:
@@ -93,9 +93,9 @@ class Subject:
 
     @cached_property
     def not_scored(self) -> Integer[np.ndarray, "learned"]:
-        """Rows of the images that differ from all scored ones, also where a session has one twice."""
+        """Rows of the different images that none of the scored ones equals, also where a session has one twice."""
         digests = pixel_digests(self.images)
-        return np.flatnonzero(~np.isin(digests, digests[self.scored]))
+        return self.own_rows[~np.isin(digests[self.own_rows], digests[self.scored])]
 
     def some(self, rows: Integer[np.ndarray, "row"], n: int, purpose: str) -> Integer[np.ndarray, "drawn"]:
         """At most `n` of some rows, drawn by the seed, in their order."""

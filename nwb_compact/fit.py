@@ -29,13 +29,13 @@ from nwb_compact.fit_data import SessionData, own_pixels, read_sessions, scored_
 from nwb_compact.image_pool import ImagePool, image_pool
 from nwb_compact.layer_choice import choose_layer, sample
 from nwb_compact.memory import keep_freed_memory
-from nwb_compact.nwb_results import require_place, run_ids, write_results
+from nwb_compact.nwb_results import read_results, require_place, run_ids, write_results
 from nwb_compact.nwb_session import open_session
 from nwb_compact.oracle import FileTeachers, Oracle, OwnTeacher, seen_by
 from nwb_compact.progress import stage
 from nwb_compact.provenance import command_line, commit, input_hash, record
 from nwb_compact.responses import responses_of
-from nwb_compact.results import Results, StudentWeights, TeacherWeights, headline
+from nwb_compact.results import Results, StudentWeights, TeacherWeights, are_same_students, headline
 from nwb_compact.safe_write import require_writable
 from nwb_compact.scoring import Predictions, score_units
 from nwb_compact.several_values import SeveralValues
@@ -229,8 +229,8 @@ def command(
         raise click.UsageError(f"--teacher takes a teacher as it is, so {' and '.join(idle)} has no meaning")
     keep_freed_memory()
     settings = _settings(preset, config_file, changes)
-    run_id = run_id or datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    _require_all(files, train, output, run_names(run_id, settings), may_exist=replaces or resume)
+    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    _require_all(files, train, output, run_names(run_id or now, settings), may_exist=replaces or resume)
     device = _device(settings.device)
     beside = output or Path(files[0])
     wanted = settings.teacher
@@ -245,13 +245,13 @@ def command(
     decisive = [facts, config.flat(settings), [session.sides for session in sessions], __version__, torch.__version__, commit()]
     with work_folder(beside, decisive, resume=resume) as folder:
         work = Work(device, folder, quiet, cache)
-        run_id, places = work.run_id(run_id), list(files)
+        run_id, places = work.run_id(run_id, now), list(files)
         if output is not None and output.exists() and resume and not replaces:
             places = [output]  # the fit was killed between two runs
         for name, one, found in fit_sessions(sessions, len(files), pool, ready or backbone, settings, work):
             run = joined(run_id, name)
             for number, results in enumerate(found):
-                if resume and not replaces and run in run_ids(places[number]):
+                if resume and not replaces and _is_written(places[number], run, results):
                     continue
                 provenance = record(one, command_line("fit"), facts | layers | dict(results.provenance), fitted_teacher=not ready)
                 complete = replace(results, run_id=run, provenance=provenance)
@@ -260,6 +260,11 @@ def command(
                 places[number] = write_results(complete, places[number], output=new, replace=replaces)
                 click.echo(f"{places[number]}: {headline(complete.run_id, complete.scores)}")
         work.remove()
+
+
+def _is_written(file_path: Path | Address, run_id: str, results: Results) -> bool:
+    """Whether this fit wrote the run before it was stopped; one of the same name that another fit wrote is not taken for it."""
+    return run_id in run_ids(file_path) and are_same_students(read_results(file_path, run_id)[0].students, results.students)
 
 
 def _require_unchanged(file_path: Path | Address, results: Results) -> None:

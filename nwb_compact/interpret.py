@@ -24,11 +24,11 @@ from nwb_compact.kept_teacher import kept_teacher, visual_degrees
 from nwb_compact.measured import measured_means
 from nwb_compact.memory import keep_freed_memory
 from nwb_compact.new_folder import require_new_folder
-from nwb_compact.nwb_interpretation import write_interpretation
+from nwb_compact.nwb_interpretation import read_interpretation, write_interpretation
 from nwb_compact.nwb_results import read_results
 from nwb_compact.nwb_session import open_session
 from nwb_compact.provenance import command_line, world
-from nwb_compact.results import Results
+from nwb_compact.results import Results, are_same_students
 from nwb_compact.safe_write import require_writable
 from nwb_compact.several_values import SeveralValues
 from nwb_compact.work import Work, images_folder, work_folder
@@ -41,6 +41,7 @@ FEWEST_LEARNED = 10
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--run", "run_id", metavar="RUN_ID", help="Which fit to interpret; default: the last one.")
 @click.option("--units", multiple=True, metavar="UNIT ...", help="Only these units; default: all.")
+@click.option("--replace", "replaces", is_flag=True, help="With --units: drop what is known of the other units.")
 @click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Folder, zip, tar or session file of images to search.")
 @click.option("--export", "export_to", type=click.Path(path_type=Path), metavar="DIR", help="Also write made images as PNG, and a table.")
 @click.option("--backbone", metavar="NAME", help="Of the teacher, as in fit; needed where it is not conv or vone.")
@@ -50,7 +51,7 @@ FEWEST_LEARNED = 10
 @click.option("--resume", is_flag=True, help="Go on with the same interpretation where it was stopped.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def command(
-    file: Path, run_id: str | None, units: tuple[str, ...], images: tuple[Path, ...], export_to: Path | None,
+    file: Path, run_id: str | None, units: tuple[str, ...], replaces: bool, images: tuple[Path, ...], export_to: Path | None,
     backbone: str | None, vone: bool, config_file: Path | None, seed: int, resume: bool, quiet: bool,
 ) -> None:
     """Find out what each fitted neuron of FILE computes and write it into the same run."""
@@ -64,6 +65,8 @@ def command(
         raise NwbCompactError(file, found="no fitted run", expected="at least one", next_step=f"run 'nwb-compact fit {file}' first")
     results = runs[-1]
     rows = _rows(results, units)
+    if not replaces:
+        _require_none_lost(file, results, rows)
     teacher, not_asked = _teacher_of(results, rows, backbone)
     subject = _subject(file, results, rows, images, seed, quiet, teacher, visual_degrees(results.provenance) if vone else None)
     decisive = [results.run_id, _digest(subject, results), repr(settings), seed, subject.pool.sha256, __version__]
@@ -71,6 +74,7 @@ def command(
         work = Work("cpu", folder, quiet)
         found = interpretation_of(subject, settings, work)
         found["provenance"] = _provenance(subject, settings)
+        _require_unchanged(file, results)
         write_interpretation(found, file, results.run_id)
         if export_to is not None:
             export_images(export_to, _with_teacher(found), results.unit_name)
@@ -107,6 +111,13 @@ def left_out(found: Mapping[str, Table], results: Results, subject: Subject) -> 
     return lines
 
 
+def _require_unchanged(file: Path, results: Results) -> None:
+    """Stop where a fit has replaced the run meanwhile: what was found is not of its students."""
+    if not are_same_students(read_results(file, results.run_id)[0].students, results.students):
+        found, expected = f"other students in run {results.run_id} than when this began", "those that were interpreted"
+        raise NwbCompactError(file, found=found, expected=expected, next_step="interpret it again")
+
+
 def _with_teacher(found: Mapping[str, Table]) -> Table:
     """The made images with what the teacher and its members answer to them, where it was asked."""
     made, teacher = found["made_images"], found.get("teacher_made_images")
@@ -136,6 +147,16 @@ def _rows(results: Results, units: Sequence[str]) -> Integer[np.ndarray, "chosen
     return np.array(list(chosen), dtype=np.int64)
 
 
+def _require_none_lost(file: Path, results: Results, rows: np.ndarray) -> None:
+    """What is found takes the place of all that was found before, so that one seed and one set of images are behind a run's tables."""
+    before = read_interpretation(file, results.run_id).get("receptive_fields")
+    lost = [] if before is None else sorted(set(before[UNIT].tolist()) - set(rows.tolist()))
+    if lost:
+        found = f"an interpretation of {counted(len(lost), 'other unit')} ({results.unit_name[lost[0]]}, ...), which would be dropped"
+        next_step = "name these units too, leave --units out, or give --replace"
+        raise NwbCompactError("--units", found=found, expected=f"all that run {results.run_id} tells of", next_step=next_step)
+
+
 def _teacher_of(results: Results, rows: np.ndarray, backbone: str | None) -> tuple[Members | None, list[str]]:
     """The teacher's answers for some units of the run; None and a line why, where it cannot be asked."""
     try:
@@ -156,15 +177,16 @@ def _subject(
             next_step = "convert the session with its images"
             raise NwbCompactError(file, found="hashes instead of images", expected="pixels to show students", next_step=next_step)
         pixels, measured = as_rgb(session.images.pixels), measured_means(session, results)
-    pool = image_pool(pixels, pixels[:0], places, images_folder(file), quiet=quiet)
+        shown = np.flatnonzero(session.images.is_picture)
+    pool = image_pool(pixels[shown], pixels[:0], places, images_folder(file), quiet=quiet)
     scored = np.flatnonzero(np.array(results.side) == "scored")
     if not len(scored):
         measured, scored = np.full_like(measured, np.nan), np.arange(len(pixels))
     students = tuple(results.students[row] for row in rows)
     members = results.teacher_member_prediction
     predicted = (results.teacher_prediction[:, :, None] if members is None else members)[:, rows].astype(np.float64)
-    subject = Subject(
-        rows, students, pixels, scored, measured[:, rows], distinct_rows(pixels), pool, predicted, seed, teacher, vone_degrees)
+    own_rows = shown[distinct_rows(pixels[shown])]
+    subject = Subject(rows, students, pixels, scored, measured[:, rows], own_rows, pool, predicted, seed, teacher, vone_degrees)
     if vone_degrees is not None and len(subject.not_scored) < FEWEST_LEARNED:
         n = counted(len(subject.not_scored), "image")
         raise NwbCompactError("--vone", found=f"{n} that a model may learn from", expected=f"at least {FEWEST_LEARNED}",

@@ -294,14 +294,13 @@ def _prediction_table(results: Results) -> DynamicTable:
 
 
 def _preferred_table(results: Results, units: DynamicTable) -> DynamicTable:
-    weakest = np.argsort(results.student_prediction, axis=0, kind="stable")[:N_PREFERRED].T
     return table(
         c.RUN_PREFERRED,
         f"rows of {c.IMAGE_TABLE} that each student answers most and least, also derived from {c.RUN_PREDICTIONS}",
         len(results.unit_name),
         region(c.UNIT, "the unit", np.arange(len(results.unit_name)), units),
         column(c.BEST, "images answered most, strongest first", smallest_unsigned(results.preferred_images(N_PREFERRED))),
-        column(c.WORST, "images answered least, weakest first", smallest_unsigned(weakest)),
+        column(c.WORST, "images answered least, weakest first", smallest_unsigned(results.spurned_images(N_PREFERRED))),
     )
 
 

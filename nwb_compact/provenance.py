@@ -1,5 +1,6 @@
 """What made the numbers: program, versions, commit, machine, settings and inputs, as plain keys and values."""
 
+import os
 import platform
 import shlex
 import subprocess
@@ -65,10 +66,18 @@ def world(command: str) -> dict[str, str]:
 
 
 def command_line(command: str) -> str:
-    """How this program was called, without what only this once was needed and without keys to the addresses that it read."""
+    """How this program was called, without what only this once was needed.
+
+    Neither keys to the addresses that it read nor folders of a lab's machines belong in a file that is shared.
+    """
     words = sys.argv[sys.argv.index(command) + 1 :] if command in sys.argv else []
-    kept = (Address(word).shown if is_address(word) else word for word in words if word != "--resume")
-    return shlex.join(["nwb-compact", command, *kept])
+    return shlex.join(["nwb-compact", command, *(_shareable(word) for word in words if word != "--resume")])
+
+
+def _shareable(word: str) -> str:
+    if is_address(word):
+        return Address(word).shown
+    return os.path.basename(word.rstrip(os.sep)) if os.sep in word else word
 
 
 def input_hash(responses: Responses) -> str:

@@ -72,8 +72,9 @@ def baselines_of(scores: Iterable[str]) -> tuple[str, ...]:
     >>> baselines_of(score_columns(["ridge", "ln"]))
     ('ridge', 'ln')
     """
-    models = [name.removesuffix("_r2_er") for name in scores if name.endswith("_r2_er")]
-    return tuple(model for model in models if model not in MODELS)
+    named = list(scores)
+    models = [name.removesuffix("_r2") for name in named if name.endswith("_r2")]
+    return tuple(model for model in models if model not in MODELS and all(f"{model}_{score}" in named for score in MODEL_SCORES))
 
 
 SCORE_COLUMNS = score_columns()
@@ -92,6 +93,21 @@ class StudentWeights:
     """
 
     arrays: Mapping[str, Float32[np.ndarray, "*any"]]
+
+
+def are_same_students(some: Sequence[StudentWeights], others: Sequence[StudentWeights]) -> bool:
+    """Whether two runs hold the same networks, number by number.
+
+    Examples
+    --------
+    >>> one, other = example_results().students
+    >>> are_same_students([one, other], [one, other]), are_same_students([one, other], [other, one])
+    (True, False)
+    """
+    def same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+        return one.keys() == other.keys() and all(np.array_equal(one[name], other[name], equal_nan=True) for name in one)
+
+    return len(some) == len(others) and all(same(one.arrays, other.arrays) for one, other in zip(some, others, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +153,7 @@ class Results:
     """None where the teacher is models of another file, was too large to be kept, or was not read with the rest."""
 
     def preferred_images(self, n: int) -> Integer[np.ndarray, "unit rank"]:
-        """Index of the `n` images each student answers most, strongest first; (unit rank).
+        """Index of the `n` images each student answers most, strongest first, among those that have a response; (unit rank).
 
         Examples
         --------
@@ -145,7 +161,21 @@ class Results:
         >>> example_results().preferred_images(2).shape
         (2, 2)
         """
-        return np.argsort(-self.student_prediction, axis=0, kind="stable")[:n].T
+        return self._extreme_images(-1, n)
+
+    def spurned_images(self, n: int) -> Integer[np.ndarray, "unit rank"]:
+        """The same of those it answers least, weakest first; (unit rank)."""
+        return self._extreme_images(1, n)
+
+    def _extreme_images(self, sign: int, n: int) -> Integer[np.ndarray, "unit rank"]:
+        rows = np.flatnonzero(self.is_answered)
+        return rows[np.argsort(sign * self.student_prediction[rows], axis=0, kind="stable")[:n].T]
+
+    @property
+    def is_answered(self) -> Bool[np.ndarray, "image"]:
+        """Whether an image has a response: others may not even be images, but placeholders of a converter. All, where none has one."""
+        used = np.array(self.side) != "unused"
+        return used if used.any() else ~used
 
 
 def shared_arrays(students: Sequence[StudentWeights]) -> Mapping[str, Float32[np.ndarray, "*any"]]:

@@ -13,6 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt, UInt8
 
+BLANK = "blank"
+"""Kind of the one image that stands for presentations in which nothing was shown."""
+
 
 @runtime_checkable
 class Pixels(Protocol):
@@ -43,6 +46,11 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.sha256)
+
+    @property
+    def is_picture(self) -> Bool[np.ndarray, "image"]:
+        """Whether it is one, and not the placeholder of presentations in which nothing was shown."""
+        return np.array([kind != BLANK for kind in self.kind or ("",) * len(self)], dtype=bool)
 
 
 @dataclass(frozen=True, eq=False)

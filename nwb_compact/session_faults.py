@@ -211,6 +211,10 @@ def _response_units(parts: _Parts) -> Iterator[Fault]:
         return
     if parts.units is not None:
         yield from _rows(parts, table, c.UNIT, len(parts.units), "the units")
+    rows = table.get(c.UNIT)
+    if rows is not None and len(np.unique(rows)) < len(rows):
+        found = f"{len(rows) - len(np.unique(rows))} rows of a unit that has one already"
+        yield parts.fault(table.group.name, found, "one row, so one counting window, a unit")
     start, stop = table.get(c.WINDOW_START), table.get(c.WINDOW_STOP)
     if start is not None and stop is not None and len(start) == len(stop) and not (start < stop).all():
         found = f"{(~(start < stop)).sum()} counting windows that do not start before they stop"

@@ -67,11 +67,13 @@ def require_every_side(sides: Sequence[str]) -> None:
     for side in ("fit", "validation", "scored"):
         if side not in sides:
             found = f"no image on the {side} side of {len(sides)}"
-            raise NwbCompactError("split", found=found, expected="some on every side", next_step="use more images or another --split")
+            next_step = "use more images or another --split (of a column 'split', images that say 'test' are scored)"
+            raise NwbCompactError("split", found=found, expected="some on every side", next_step=next_step)
 
 
 def _scored(responses: Responses, split: Split, seed: int) -> set[str]:
-    distinct = list(dict.fromkeys(responses.image_sha256))  # in the order of the image table
+    answered = np.flatnonzero(np.isfinite(responses.mean).any(axis=1))  # images that were not shown neither fit nor score
+    distinct = list(dict.fromkeys(responses.image_sha256[row] for row in answered))  # in the order of the image table
     if split.method == "first-half":
         return set(distinct[-(-len(distinct) // 2) :])
     if split.method == "random":

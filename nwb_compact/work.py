@@ -80,11 +80,12 @@ class Work:
         counters = " ".join(counter.name for counter in energy_counters(self.device))
         return as_provenance(self.costs()) | ({"energy_counters": counters} if counters else {})
 
-    def run_id(self, default: str) -> str:
-        """The name of the run, the same after resuming."""
+    def run_id(self, given: str | None, default: str) -> str:
+        """The name of the run: the one that is given now, else the same as before the fit was resumed, else the default."""
         path = self.path("run_id")
-        if not path.exists():
-            path.write_text(default, encoding="utf-8")
+        if given is not None or not path.exists():
+            with written_whole(path) as beside:
+                beside.write_text(given or default, encoding="utf-8")
         return path.read_text(encoding="utf-8")
 
     def remove(self) -> None:

@@ -313,7 +313,8 @@ def _natural(results: Results, session: Session, tables: Tables, measured: np.nd
 def _made(tables: Tables, unit: int) -> Section:
     heading, made = "Images made for it", rows_of(tables, "made_images", unit)
     if made is None:
-        return Section(heading, NOT_INTERPRETED)
+        told = "They are not in this file: its images were left out." if rows_of(tables, "preferences", unit) else NOT_INTERPRETED
+        return Section(heading, told)
     text = (
         "Made from noise, at the mean and contrast of natural images, to be answered most or least; and photographs changed a little. "
         "Below each: the answer to the image it started from, and to itself, spikes. Until they are shown to the "

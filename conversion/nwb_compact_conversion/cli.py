@@ -1,11 +1,8 @@
 """`nwb-compact convert`: one sub-command a source. Each reads, joins what a person knows, and writes one session file."""
 
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +12,7 @@ from nwb_compact.address import require_path
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_results import write_results
 from nwb_compact.nwb_session import write_session
+from nwb_compact.provenance import command_line
 from nwb_compact.results import median
 from nwb_compact.safe_write import replaced_safely, require_room
 from nwb_compact.session import Session
@@ -180,6 +178,11 @@ def foreign_nwb(path: Path, **job: Any) -> None:
     from nwb_compact_conversion.sources.foreign_nwb import read_foreign_nwb, with_blank
 
     def converted(told: SessionYaml, facts: Metadata, **how: Any) -> "Converted":
+        if path.resolve() == job["output"].resolve():  # what is not copied, as the voltage, would be lost
+            raise NwbCompactError(path, found="the source as the output", expected="another file", next_step="choose another name for -o")
+        if told.stimuli.log is not None:
+            found, next_step = "a file", "leave it out; stimuli.columns names the columns of the file's own tables"
+            raise NwbCompactError("stimuli.log", found=found, expected="nothing: the log is in the NWB file", next_step=next_step)
         recorded, log, images, about, subject = read_foreign_nwb(path, told.stimuli, how["report"])
         told = told.model_copy(update={"stimuli": with_blank(told.stimuli)})
         return convert_recorded(recorded, told, facts, shown=OwnStimuli(log, images), about=about, subject=subject, **how)
@@ -217,7 +220,7 @@ def cowley_v4_models(data: Path, session_id: str, output: Path, metadata_file: P
 
     refuse_existing(output, overwrite=overwrite)
     metadata = read_metadata(metadata_file) if metadata_file else Metadata()
-    session, runs = read_cowley_v4_models(data, session_id, command=_command_line(), quiet=quiet)
+    session, runs = read_cowley_v4_models(data, session_id, command=command_line("convert"), quiet=quiet)
     session = overlay(session, metadata)
     with replaced_safely(output) as temporary:  # the session and all runs, or nothing
         write_session(session, temporary)
@@ -248,7 +251,7 @@ def _write(job: Job, converted: "Callable[..., Converted]") -> None:
     from nwb_compact_conversion.stub import STUB_S
 
     told, facts = job.told()
-    made = converted(told, facts, command=_command_line(), stub_s=STUB_S if job.stub else None, report=_report)
+    made = converted(told, facts, command=command_line("convert"), stub_s=STUB_S if job.stub else None, report=_report)
     write_session(made.session, job.output, overwrite=job.overwrite, add_voltage=made.add_voltage, voltage_bytes=made.voltage_bytes)
     _tell(job.output, made.session)
 
@@ -285,7 +288,8 @@ def summary(session: Session) -> str:
     else:
         assert session.presentations is not None
         valid = session.presentations.is_valid
-        repeats = np.bincount(session.presentations.image_index)
+        repeats = np.bincount(session.presentations.image_index[valid])
+        repeats = repeats[repeats > 0]
         left_out = "" if valid.all() else f", {len(valid) - valid.sum()} of them invalid"
         responses = f"{len(session.counts.count)} presentations ({repeats.min()} to {repeats.max()} repeats an image{left_out})"
     return f"{len(session.units)} units, {images} images{shown_twice}, {responses}"
@@ -303,8 +307,3 @@ def _tell(output: Path, session: Session) -> None:
     click.echo(f"{output}: {summary(session)}")
     for line in absent_facts(session):
         click.echo(line, err=True)
-
-
-def _command_line() -> str:
-    """What was typed, with file names in place of paths: folders of a lab's machines belong in no shared file."""
-    return " ".join(quote(os.path.basename(word.rstrip("/")) if os.sep in word else word) for word in ["nwb-compact", *sys.argv[1:]])

@@ -214,6 +214,9 @@ def test_one_value_an_image_is_a_mean_unless_all_are_whole():
     presentations, counts = responses_of(counted([[1, 2], [3, 4]], AXES[1]), None, "spikes in 100 ms")
     assert presentations.repeat.tolist() == [0, 0]
     assert counts.count.tolist() == [[1, 2], [3, 4]]
+    presentations, counts = responses_of(counted([[1, 2], [NAN, NAN], [3, 4]], AXES[1]), None, "spikes in 100 ms")
+    assert presentations.image_index.tolist() == [0, 2], "an image that was not shown makes no means of counts"
+    assert counts.count.tolist() == [[1, 2], [3, 4]]
 
 
 @settings(max_examples=30, deadline=None)

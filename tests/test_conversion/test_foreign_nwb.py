@@ -402,6 +402,26 @@ def test_what_is_shown_in_an_invalid_time_is_invalid_in_the_new_file(made, tmp_p
         assert [rows[edge].data[:].tolist() for edge in ("start_time", "stop_time")] == [[11.1], [12.5]]
 
 
+def test_the_source_is_never_overwritten(made):
+    """Voltage, for one, is not copied."""
+    made.units()
+    path = made.write()
+    before = path.read_bytes()
+    done = CliRunner().invoke(main, ["convert", "nwb", str(path), "-o", str(path), "--overwrite"])
+    assert done.exit_code == 1
+    assert "foreign.nwb: found the source as the output, expected another file" in done.output
+    assert path.read_bytes() == before
+
+
+def test_a_log_beside_the_file_is_refused(made, tmp_path):
+    made.units()
+    (tmp_path / "session.yaml").write_text("stimuli: {log: log.csv}", encoding="utf-8")
+    words = ["convert", "nwb", str(made.write()), "--yaml", str(tmp_path / "session.yaml"), "-o", str(tmp_path / "day.nwb")]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 1
+    assert "stimuli.log: found a file, expected nothing: the log is in the NWB file" in done.output
+
+
 # Numbers and names ------------------------------------------------------------------------------------------------------
 
 

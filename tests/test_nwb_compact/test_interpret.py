@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +13,10 @@ from nwb_compact import config, findings
 from nwb_compact.cli import main
 from nwb_compact.kept_teacher import weights_of
 from nwb_compact.nwb_interpretation import read_interpretation
-from nwb_compact.nwb_results import write_results
+from nwb_compact.nwb_results import read_results, write_results
 from nwb_compact.nwb_session import write_session
 from nwb_compact.results import StudentWeights, example_results
-from nwb_compact.session import Images, image_sha256
+from nwb_compact.session import BLANK, Images, image_sha256
 from nwb_compact.simulate import simulate_session
 from nwb_compact.student import example_student
 from nwb_compact.teacher import TeacherSession, fit_teacher
@@ -89,7 +90,7 @@ def test_every_finding_is_written_for_every_unit_and_a_constant_student_disturbs
 
 def test_some_units_only(fitted, run):
     names = example_names(fitted)
-    done = run(fitted, "--units", names[2], names[0])
+    done = run(fitted, "--units", names[2], names[0], "--replace")
     assert done.exit_code == 0, done.output
     found = read_interpretation(fitted, "example")
     assert found["preferences"]["unit"].tolist() == [0, 2]
@@ -135,7 +136,7 @@ def test_the_teacher_is_shown_what_its_students_were_shown(run, tmp_path):
     assert (found["teacher_probes"]["teacher"] != found["probes"]["student"]).any()
     assert found["teacher_robustness"]["answer_r2"][0].tolist() == pytest.approx([1, 1])
     assert found["teacher_agreement"]["unit"].tolist() == [0, 2]
-    done = run(path, "--units", session.units.name[1])
+    done = run(path, "--units", session.units.name[1], "--replace")
     assert done.exit_code == 0, done.output
     assert np.isnan(read_interpretation(path, "example")["teacher_natural_images"]["answer"]).all()
 
@@ -168,7 +169,7 @@ def test_a_model_behind_a_fixed_v1_learns_from_the_teacher_and_is_shown_the_chan
 
 
 def test_a_run_without_a_teacher_is_interpreted_and_that_is_said(fitted, run):
-    done = run(fitted, "--units", example_names(fitted)[0])
+    done = run(fitted, "--units", example_names(fitted)[0], "--replace")
     assert done.exit_code == 0, done.output
     assert "the teacher is not asked: run example: found no teacher in the file" in done.output
     refused = run(fitted, "--backbone", "vone")
@@ -185,7 +186,7 @@ def test_same_seed_same_tables(fitted, run):
     names = example_names(fitted)
     found = []
     for seed in (1, 1, 2):
-        assert run(fitted, "--units", names[0], "--seed", seed).exit_code == 0
+        assert run(fitted, "--units", names[0], "--replace", "--seed", seed).exit_code == 0
         found.append(read_interpretation(fitted, "example"))
     for name in TABLES - {"provenance"}:
         for key, column in found[0][name].columns.items():
@@ -239,6 +240,49 @@ def test_a_file_without_a_run_or_without_pixels(tmp_path, run):
     assert "no fitted run" in done.output
 
 
+def test_a_part_of_the_units_does_not_drop_the_others_unasked(fitted, run, tmp_path):
+    here = shutil.copy(fitted, tmp_path / "session.nwb")
+    first, _, third = example_names(here)
+    assert run(here, "--units", first, third, "--replace").exit_code == 0
+    before = here.read_bytes()
+    done = run(here, "--units", first)
+    assert done.exit_code == 1
+    assert f"--units: found an interpretation of 1 other unit ({third}, ...), which would be dropped" in done.output
+    assert here.read_bytes() == before
+    assert run(here, "--units", first, "--replace").exit_code == 0
+    assert read_interpretation(here, "example")["receptive_fields"]["unit"].tolist() == [0]
+
+
+def test_students_that_were_replaced_meanwhile_get_no_findings_of_others(fitted, run, tmp_path, monkeypatch):
+    here = shutil.copy(fitted, tmp_path / "session.nwb")
+    whole = findings.similarity
+
+    def meanwhile(*arguments, **options):
+        (run_now,) = read_results(here, "example")
+        write_results(replace(run_now, students=run_now.students[::-1]), here, replace=True)
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(findings, "similarity", meanwhile)
+    done = run(here, "--seed", 9)
+    assert done.exit_code == 1
+    assert "found other students in run example than when this began" in done.output
+    assert not read_interpretation(here, "example")
+
+
+def test_the_placeholder_of_a_converter_is_no_natural_image(tmp_path, run):
+    session = simulate_session(n_units=1, n_images=20, n_repeats=2, seed=0)
+    kind = ("natural",) * 19 + (BLANK,)
+    session = replace(session, images=replace(session.images, kind=kind))
+    write_session(session, tmp_path / "blank.nwb")
+    results = replace(example_results(session), students=(example_student((4, 4, 3, 3, 3), seed=0),))
+    write_results(replace(results, side=(*results.side[:19], "unused")), tmp_path / "blank.nwb")
+    assert run(tmp_path / "blank.nwb").exit_code == 0
+    found = read_interpretation(tmp_path / "blank.nwb", "example")
+    assert found["natural_answers"]["n_images"].tolist() == [19]
+    assert 19 not in found["natural_images"]["row"]
+    assert 19 not in found["made_images"]["start_row"]
+
+
 def test_what_was_stopped_goes_on(fitted, run, monkeypatch):
     calls = []
     whole = findings.similarity
@@ -249,9 +293,9 @@ def test_what_was_stopped_goes_on(fitted, run, monkeypatch):
 
     monkeypatch.setattr(findings, "similarity", stops)
     names = example_names(fitted)
-    assert run(fitted, "--units", names[0], "--seed", 5).exit_code != 0
+    assert run(fitted, "--units", names[0], "--replace", "--seed", 5).exit_code != 0
     monkeypatch.setattr(findings, "similarity", whole)
     monkeypatch.setattr(findings, "receptive_fields", stops)  # is not asked again
-    done = run(fitted, "--units", names[0], "--seed", 5, "--resume")
+    done = run(fitted, "--units", names[0], "--replace", "--seed", 5, "--resume")
     assert done.exit_code == 0, done.output
     assert len(calls) == 1

@@ -111,6 +111,7 @@ FAULTS: dict[str, tuple[str, Callable[[h5py.File], None], str]] = {
     "image beyond": ("", overwrite(SHOWN, changed(0, 24)), r"image_index: found 1 rows beyond the end .*expected 0 to 23"),
     "negative image": ("", overwrite(SHOWN, changed(0, -1)), r"image_index: found 1 negative numbers"),
     "unit beyond": ("", overwrite(f"{ECEPHYS}/response_units/unit", changed(1, 2)), r"unit: found 1 rows beyond the end of the units"),
+    "unit twice": ("", overwrite(f"{ECEPHYS}/response_units/unit", [0, 0]), r"found 1 rows of a unit that has one already"),
     "window": ("", overwrite(f"{ECEPHYS}/response_units/window_stop_s", [0.15, 0.01]), r"found 1 counting windows that do not start"),
     "few images": ("", overwrite(SHOWN, lambda v: v % 19), r"found 19 different images with a usable response \("),
     "other pixels": ("", darken, r"found 1 of 24 images looked at with other pixels .*\(rows 2\)"),

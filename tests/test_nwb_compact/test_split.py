@@ -50,6 +50,13 @@ def test_an_image_has_one_side_in_all_files_and_no_scored_image_is_lent(fitted, 
     assert lent_to["unused"] == used["scored"] & {image for responses in lenders for image in responses.image_sha256}
 
 
+def test_images_without_a_response_do_not_move_the_halves():
+    """A table may list many more images than were shown."""
+    (sides,), _ = split_images([file_of(range(60), unanswered=range(40, 60))], [], Split(), seed=0)
+    assert [sides.count(side) for side in ("scored", "unused")] == [20, 20]
+    assert set(sides[20:40]) == {"scored"}
+
+
 @pytest.mark.parametrize("split", METHODS)
 def test_an_image_shown_under_two_numbers_stays_on_one_side(split):
     images = [number % 40 for number in range(60)]  # the last twenty repeat the first twenty

@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from nwb_compact import fit, students
 from nwb_compact.config import configure
 from nwb_compact.errors import NwbCompactError
-from nwb_compact.nwb_results import read_results, run_ids
+from nwb_compact.nwb_results import read_results, run_ids, write_results
 from nwb_compact.nwb_session import write_session
 from nwb_compact.results import shared_arrays
 from nwb_compact.simulate import simulate_session
@@ -179,6 +180,22 @@ def test_a_sweep_that_was_killed_goes_on(lab, whole, monkeypatch, output):
         for name, values in one.scores.items():
             assert values.tobytes() == other.scores[name].tobytes(), name
     assert (len(run_ids("session.nwb")) == 0) == (output is not None)
+
+
+def test_a_run_that_another_fit_wrote_meanwhile_is_not_taken_for_this_one(lab, whole, monkeypatch):
+    """What was computed is kept, and written under another name."""
+    with monkeypatch.context() as dying:
+        counted(dying, students, "train_bank", [], die_at=2)
+        with pytest.raises(Killed):
+            run(*SWEEP)
+    write_results(replace(whole[1][0], run_id="day-K2"), "session.nwb")
+    with pytest.raises(NwbCompactError, match="found a run 'day-K2', expected none of this id yet"):
+        run(*SWEEP, "--resume")
+    assert set(run_ids("session.nwb")) == {"day-K3", "day-K2"}
+    assert run(*SWEEP, "--resume", "--run-id", "night").exit_code == 0
+    assert set(run_ids("session.nwb")) == {"day-K3", "day-K2", "night-K3", "night-K2"}
+    found = read_results("session.nwb", "night-K2")[0]
+    assert found.scores["student_r2"].tobytes() == whole[1][1].scores["student_r2"].tobytes()
 
 
 def test_a_run_of_a_sweep_that_is_there_is_told_before_the_long_work_and_can_be_replaced(lab, whole, monkeypatch):

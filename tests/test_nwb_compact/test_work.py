@@ -62,8 +62,10 @@ def test_a_fit_that_is_killed_has_its_costs_up_to_a_little_before(tmp_path, monk
 
 
 def test_the_run_keeps_its_name(tmp_path):
-    assert work_in(tmp_path).run_id("first") == "first"
-    assert work_in(tmp_path).run_id("second") == "first"
+    assert work_in(tmp_path).run_id(None, "first") == "first"
+    assert work_in(tmp_path).run_id(None, "second") == "first"
+    assert work_in(tmp_path).run_id("given", "third") == "given"
+    assert work_in(tmp_path).run_id(None, "fourth") == "given"
 
 
 def test_the_folder_is_named_by_all_that_decides(tmp_path):

@@ -120,7 +120,7 @@ def responses_of(
         kept = np.flatnonzero(~np.isnan(values).all(axis=1))
         return shown, SpikeCounts(kept.astype(np.uint32), _unsigned(values[kept]), description)
     if counted.axes == AXES[1]:
-        if not _whole(values).all():
+        if not _whole(values[~np.isnan(values)]).all():
             return None, MeanResponses(values, None, f"{description}; means over repeats")
         values = values[:, np.newaxis]
     return long_form(values, f"{description}. {ORDERED}")

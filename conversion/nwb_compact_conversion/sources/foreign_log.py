@@ -11,12 +11,11 @@ from jaxtyping import Bool
 
 from nwb_compact import contract as c
 from nwb_compact.errors import NwbCompactError, nearest
-from nwb_compact.session import Images
+from nwb_compact.session import BLANK, Images
 from nwb_compact_conversion.session_yaml import LogColumns, Stimuli
 from nwb_compact_conversion.sources.foreign_images import NUMBERED, FileImages, read_file_images
 from nwb_compact_conversion.stimulus.log_table import as_text
 from nwb_compact_conversion.stimulus.logged_images import rows_of_images
-from nwb_compact_conversion.stimulus.presentations import BLANK
 from nwb_compact_conversion.stimulus.stimulus_log import NO_VALUE, StimulusLog, log_of, onset_column, plain
 
 Columns = dict[str, tuple[str, ...]]

@@ -16,14 +16,13 @@ from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_io import numbers, opened
 from nwb_compact.nwb_session import in_memory
 from nwb_compact.nwb_units import observed_of_units, read_device, read_electrodes, read_units
-from nwb_compact.session import About, Images, Subject, Units
+from nwb_compact.session import BLANK, About, Images, Subject, Units
 from nwb_compact_conversion.recorded import Recorded
 from nwb_compact_conversion.session_yaml import Stimuli
 from nwb_compact_conversion.sources.foreign_log import read_foreign_log
 from nwb_compact_conversion.sources.reading import read_by, reading
 from nwb_compact_conversion.sources.stretches import Stretches, in_common, joined, without
 from nwb_compact_conversion.sources.unit_names import require_names
-from nwb_compact_conversion.stimulus.presentations import BLANK
 from nwb_compact_conversion.stimulus.stimulus_log import StimulusLog
 from nwb_compact_conversion.stimulus.while_recording import recorded_s
 

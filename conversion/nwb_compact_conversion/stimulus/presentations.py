@@ -6,12 +6,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt8
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact.session import Images, Pixels, Presentations, counted_repeats, image_sha256
+from nwb_compact.session import BLANK, Images, Pixels, Presentations, counted_repeats, image_sha256
 from nwb_compact_conversion.session_yaml import Stimuli
 from nwb_compact_conversion.stimulus.logged_images import rows_of_images
 from nwb_compact_conversion.stimulus.stimulus_log import ShownOrder, StimulusLog, plain
 
-BLANK = "blank"
 BLANK_SOURCE = "a grey field made by nwb-compact as a placeholder: nothing was shown"
 BLANK_LICENCE = "CC0-1.0"
 BLANK_LEVEL = 128
