@@ -23,7 +23,7 @@ from nwb_compact.interpretation.circuit import smallest_circuit
 from nwb_compact.interpretation.consolidation import consolidation, drop_test
 from nwb_compact.interpretation.early_filters import early_filters
 from nwb_compact.interpretation.field_maps import field_maps
-from nwb_compact.interpretation.kept import Tables, kept
+from nwb_compact.interpretation.kept import kept
 from nwb_compact.interpretation.made_images import made_images
 from nwb_compact.interpretation.natural_extremes import natural_extremes
 from nwb_compact.interpretation.near_pairs import near_pairs
@@ -34,7 +34,7 @@ from nwb_compact.interpretation.robustness import LEVELS, robustness
 from nwb_compact.interpretation.scrambling import structure
 from nwb_compact.interpretation.similarity import early_late_test, output_similarity, similarity
 from nwb_compact.interpretation.stimuli import DOT_PX, Stimulus, battery, drawn
-from nwb_compact.interpretation.tables import UNIT, Column, Table, stacked
+from nwb_compact.interpretation.tables import UNIT, Column, Table, Tables, stacked
 from nwb_compact.interpretation.teacher_answers import Members, agreement, answer_table, asked_about
 from nwb_compact.interpretation.vone_student import vone_student
 from nwb_compact.progress import Advance, stage

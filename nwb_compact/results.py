@@ -95,6 +95,12 @@ class StudentWeights:
     arrays: Mapping[str, Float32[np.ndarray, "*any"]]
 
 
+def readout_weight(student: StudentWeights) -> Float32[np.ndarray, "filter 28 28"]:
+    """Weight of every place of the last map, also where the student holds it as the product of a weight a filter and a weight a place."""
+    arrays = student.arrays
+    return arrays["readout.weight"] if "readout.weight" in arrays else arrays["readout.filter"][:, None, None] * arrays["readout.space"]
+
+
 def are_same_students(some: Sequence[StudentWeights], others: Sequence[StudentWeights]) -> bool:
     """Whether two runs hold the same networks, number by number.
 

@@ -145,12 +145,6 @@ def filters_per_layer(student: StudentWeights) -> Integer[np.ndarray, "5"]:
     return np.array([len(student.arrays["layer1.kernel"]), *(len(student.arrays[f"layer{n}.depthwise"]) for n in range(2, N_LAYERS + 1))])
 
 
-def readout_weight(student: StudentWeights) -> Float32[np.ndarray, "filter 28 28"]:
-    """Weight of every place of the last map, also where the student holds it as the product of a weight a filter and a weight a place."""
-    arrays = student.arrays
-    return arrays["readout.weight"] if "readout.weight" in arrays else arrays["readout.filter"][:, None, None] * arrays["readout.space"]
-
-
 def same_padding(maps: Tensor, stride: int) -> Tensor:
     """Pad a map so that a 5 x 5 filter keeps its size (stride 1) or halves it (stride 2), with the odd row and column at the end."""
     before = 2 if stride == 1 else 1

@@ -10,15 +10,12 @@ from matplotlib.figure import Figure
 
 from nwb_compact.results import MODELS, Results, baselines_of, below_snr_floor, median
 from nwb_compact_analysis.figures import SHOWN_R2
+from nwb_compact_analysis.strips import places
 from nwb_compact_analysis.style import BASELINES, COLUMN_IN, GREY, STUDENT, STUDENT_MARKER, TEACHER, TEACHER_MARKER, axes_or_new, styled
 
 HEIGHT_IN = 3.0
 LABELS = {"r2": "r² on scored images", "r2_er": "noise-corrected r²"}
 """The definitions that are drawn, each on its own axes."""
-SPREAD = 0.5
-"""Width over which the points of a model are spread, in distances between models."""
-GOLDEN = (np.sqrt(5) - 1) / 2
-"""Steps of the golden ratio spread points evenly and without chance."""
 
 
 @styled
@@ -81,8 +78,7 @@ def _points(
     ax: Axes, x: int, values: Float[np.ndarray, "unit"], is_open: Bool[np.ndarray, "unit"], colour: str, marker: str,
     limits: tuple[float, float],
 ) -> None:
-    """A unit has the same place across in every model, so that it can be followed."""
-    across = x + SPREAD * (np.arange(1, len(values) + 1) * GOLDEN % 1 - 0.5)
+    across = places(x, len(values))
     low, high = limits
     inside = (values >= low) & (values <= high)
     for drawn, face, line in ((inside & ~is_open, colour, 0.0), (inside & is_open, "none", 0.8)):

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from nwb_compact.interpretation.tables import Table
-from nwb_compact.results import Results, StudentWeights
+from nwb_compact.results import Results, StudentWeights, readout_weight
 from nwb_compact_analysis.strips import INK, say_nothing_known
 from nwb_compact_analysis.style import GREY, PAGE_IN, STUDENT, TEACHER, axes_or_new, styled
 from nwb_compact_analysis.unit_figures import LARGEST_FILTERS, filter_pictures
@@ -302,10 +302,9 @@ def _draw_filter(
 
 
 def _picture(student: StudentWeights, layer: int, number: int) -> Float[np.ndarray, "height width 3"] | None:
-    name = {1: "layer1.kernel", 5: "readout.weight"}.get(layer, f"layer{layer + 1}.depthwise")
-    held = student.arrays.get(name)
-    if held is None and layer == 5 and "readout.filter" in student.arrays:
-        held = student.arrays["readout.filter"][:, None, None] * student.arrays["readout.space"]
+    has_readout = not {"readout.weight", "readout.filter"}.isdisjoint(student.arrays)
+    held = student.arrays.get("layer1.kernel" if layer == 1 else f"layer{layer + 1}.depthwise")
+    held = readout_weight(student) if layer == 5 and has_readout else held
     if held is None or number >= len(held):
         return None
     one = np.nan_to_num(held[number : number + 1], posinf=0, neginf=0)

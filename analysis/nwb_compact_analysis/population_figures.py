@@ -3,14 +3,14 @@ by construction, in the words beside each figure.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nwb_compact.interpretation.tables import Table
+from nwb_compact.interpretation.tables import Tables
 from nwb_compact.results import Results, shared_arrays
 from nwb_compact_analysis.image_figures import OTHERS, changes_of, plot_made_answers, plot_robustness, relative_answers
 from nwb_compact_analysis.network_figures import (
@@ -36,7 +36,6 @@ from nwb_compact_analysis.pictures import DOTS_PER_INCH, saved
 from nwb_compact_analysis.style import COLUMN_IN, PAGE_IN, styled
 
 Panel = Callable[[Axes], Axes]
-Tables = Mapping[str, Table]
 
 
 def population_sections(results: Results, tables: Tables) -> list[Section]:

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from nwb_compact.interpretation.stimuli import COLOURS
 from nwb_compact.interpretation.stimuli import GREY as GREY_LEVEL
-from nwb_compact.interpretation.tables import UNIT, Column, Table
+from nwb_compact.interpretation.tables import UNIT, Column, Table, Tables
 from nwb_compact.results import IMAGE_PX
 from nwb_compact_analysis.physiology_figures import criterion, labels_of
 from nwb_compact_analysis.strips import INK, say_nothing_known
@@ -29,7 +29,6 @@ HEIGHT_IN = 2.9
 EXTENT_PX = (-IMAGE_PX / 2, IMAGE_PX / 2, IMAGE_PX / 2, -IMAGE_PX / 2)
 """Left, right, bottom and top of an image, from its centre."""
 LINE: Mapping[str, Any] = {"color": STUDENT, "marker": STUDENT_MARKER, "markersize": 3, "linewidth": 1.2}
-Tables = Mapping[str, Table]
 
 
 def row_of(tables: Tables, name: str, unit: int) -> int | None:

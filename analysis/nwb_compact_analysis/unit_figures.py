@@ -7,12 +7,13 @@ in the order in which they are to be drawn; what fits on one page is the caller'
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Float32, Integer, UInt8
+from jaxtyping import Float, Float32, Integer
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from nwb_compact.results import Results, disagreement, median
 from nwb_compact.session import Pixels
+from nwb_compact_analysis.made_image_figures import draw_image
 from nwb_compact_analysis.style import GREY, PAGE_IN, STUDENT, TEACHER, axes_or_new, short_label, spikes_text, styled
 
 LARGEST_FILTERS = 24
@@ -160,7 +161,7 @@ def plot_best_and_worst_images(
         for start, group in ((0.0, best), (second_group, worst)):
             for rank, image in enumerate(group):
                 left = start + rank * _IMAGE_PITCH
-                _draw_image(ax, np.asarray(pixels[int(image)]), left, top)
+                draw_image(ax, np.asarray(pixels[int(image)]), left, top)
                 text = f"{spikes_text(float(results.student_prediction[image, unit]))} | {spikes_text(measured[image, unit])}"
                 star = "*" if results.side[image] == "scored" else ""
                 ax.text(left + 0.5, top + 1.04, text + star, ha="center", va="top", fontsize=7)
@@ -189,11 +190,6 @@ def extreme_images(predicted: Float32[np.ndarray, "image"]) -> tuple[Integer[np.
     order = np.argsort(predicted, kind="stable")[: int(np.isfinite(predicted).sum())]
     n = min(EXTREMES, len(order) // 2)
     return order[::-1][:n], order[:n]
-
-
-def _draw_image(ax: Axes, picture: UInt8[np.ndarray, "*image_shape"], left: float, top: float) -> None:
-    extent = (left, left + 1, top + 1, top)
-    ax.imshow(picture.squeeze(), extent=extent, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
 
 
 def _draw_disagreement(ax: Axes, results: Results, unit: int, limits: tuple[float, float]) -> None:

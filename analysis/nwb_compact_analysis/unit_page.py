@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from nwb_compact.errors import counted
 from nwb_compact.file_names import safe_name
-from nwb_compact.interpretation.tables import Table
+from nwb_compact.interpretation.tables import Table, Tables
 from nwb_compact.results import Results
 from nwb_compact.session import Session
 from nwb_compact_analysis import circuit_figures, field_figures, made_image_figures, tuning_figures
@@ -25,7 +25,7 @@ from nwb_compact_analysis.physiology_figures import criterion
 from nwb_compact_analysis.pictures import DOTS_PER_INCH, saved
 from nwb_compact_analysis.strips import say_nothing_known
 from nwb_compact_analysis.style import PAGE_IN, styled
-from nwb_compact_analysis.tuning_figures import Tables, row_of, rows_of
+from nwb_compact_analysis.tuning_figures import row_of, rows_of
 from nwb_compact_analysis.unit_figures import plot_predicted_against_measured
 
 WHO_IN = 1.8

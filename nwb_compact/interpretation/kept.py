@@ -5,10 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nwb_compact.interpretation.tables import Column, Table
+from nwb_compact.interpretation.tables import Column, Table, Tables
 from nwb_compact.unfinished import written_whole
-
-Tables = Mapping[str, Table]
 
 
 def kept(path: Path, make: Callable[[], Tables]) -> dict[str, Table]:

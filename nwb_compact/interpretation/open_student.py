@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from nwb_compact.results import StudentWeights
-from nwb_compact.student import KERNEL_PX, N_LAYERS, STRIDES, readout_weight, same_padding
+from nwb_compact.results import StudentWeights, readout_weight
+from nwb_compact.student import KERNEL_PX, N_LAYERS, STRIDES, same_padding
 
 
 @dataclass(frozen=True, eq=False)

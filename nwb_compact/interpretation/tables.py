@@ -48,6 +48,10 @@ class Table:
         return self.columns[name].values
 
 
+Tables = Mapping[str, Table]
+"""By name."""
+
+
 def stacked(tables: Iterable[Table]) -> Table:
     """Rows of tables that have the same columns, one below the other, under the description and meanings of the first.
 

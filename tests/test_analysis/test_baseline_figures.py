@@ -2,8 +2,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from nwb_compact_analysis.baseline_figures import LABELS, SPREAD, models_figure, plot_models
+from nwb_compact_analysis.baseline_figures import LABELS, models_figure, plot_models
 from nwb_compact_analysis.figures import SHOWN_R2
+from nwb_compact_analysis.strips import SPREAD
 from nwb_compact_analysis.style import BASELINES
 
 NAMES = ("ridge", "direct", "ln")
