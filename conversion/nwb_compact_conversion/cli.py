@@ -180,10 +180,10 @@ def foreign_nwb(path: Path, **job: Any) -> None:
     def converted(told: SessionYaml, facts: Metadata, **how: Any) -> "Converted":
         if path.resolve() == job["output"].resolve():  # what is not copied, as the voltage, would be lost
             raise NwbCompactError(path, found="the source as the output", expected="another file", next_step="choose another name for -o")
+        recorded, log, images, about, subject = read_foreign_nwb(path, told.stimuli, how["report"])
         if told.stimuli.log is not None:
             found, next_step = "a file", "leave it out; stimuli.columns names the columns of the file's own tables"
             raise NwbCompactError("stimuli.log", found=found, expected="nothing: the log is in the NWB file", next_step=next_step)
-        recorded, log, images, about, subject = read_foreign_nwb(path, told.stimuli, how["report"])
         told = told.model_copy(update={"stimuli": with_blank(told.stimuli)})
         return convert_recorded(recorded, told, facts, shown=OwnStimuli(log, images), about=about, subject=subject, **how)
 

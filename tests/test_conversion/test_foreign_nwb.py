@@ -414,7 +414,9 @@ def test_the_source_is_never_overwritten(made):
 
 
 def test_a_log_beside_the_file_is_refused(made, tmp_path):
+    made.table("shown", start_time=[10.0, 11.0], stop_time=[10.05, 11.05], image=[0, 1])
     made.units()
+    made.nwbfile.add_stimulus_template(series())
     (tmp_path / "session.yaml").write_text("stimuli: {log: log.csv}", encoding="utf-8")
     words = ["convert", "nwb", str(made.write()), "--yaml", str(tmp_path / "session.yaml"), "-o", str(tmp_path / "day.nwb")]
     done = CliRunner().invoke(main, words)
