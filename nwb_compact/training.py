@@ -105,6 +105,7 @@ def train(task: Task, plan: Plan, *, seed: int, checkpoint: Path | None = None, 
     >>> round(line.weight.item(), 1)
     3.0
     """
+    torch.set_num_threads(torch.get_num_threads())  # else MKL chooses for each product how many to use, and sums differ in their last bits
     optimizers, state = _optimizers(task, plan), _State()
     best_weights = copy.deepcopy(task.network.state_dict())
     if checkpoint is not None and checkpoint.exists():
