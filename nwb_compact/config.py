@@ -194,8 +194,7 @@ class Fit(Stage):
 
     preset: str = "standard"
     seed: int = Field(0, ge=0)
-    """Everything random derives from it: same seed, same machine, same bytes of scores (to the rounding of sums on a GPU, and
-    at times on a busy Intel CPU; docs/measured.md)."""
+    """Everything random derives from it: same seed, same machine, same bytes of scores (on a GPU to the rounding of its sums)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
     split: Split = Split()

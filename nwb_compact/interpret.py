@@ -15,6 +15,7 @@ from nwb_compact import __version__
 from nwb_compact.config import Interpret, flat, interpretation
 from nwb_compact.errors import NwbCompactError, counted, nearest
 from nwb_compact.findings import Subject, interpretation_of
+from nwb_compact.first_calls import settle_first_calls
 from nwb_compact.image_pool import image_pool
 from nwb_compact.images import as_rgb, distinct_rows
 from nwb_compact.interpretation.image_export import export_images
@@ -56,6 +57,7 @@ def command(
 ) -> None:
     """Find out what each fitted neuron of FILE computes and write it into the same run."""
     keep_freed_memory()
+    settle_first_calls()
     settings = interpretation(config_file)
     require_writable(file)
     if export_to is not None:

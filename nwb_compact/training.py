@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nwb_compact.errors import NwbCompactError
+from nwb_compact.first_calls import settle_first_calls
 from nwb_compact.operations import alike, shapes
 from nwb_compact.orthogonal_steps import OrthogonalMomentum
 from nwb_compact.out_of_memory import free_what_is_kept, is_out_of_memory
@@ -105,7 +106,7 @@ def train(task: Task, plan: Plan, *, seed: int, checkpoint: Path | None = None, 
     >>> round(line.weight.item(), 1)
     3.0
     """
-    torch.set_num_threads(torch.get_num_threads())  # else MKL chooses for each product how many to use, and sums differ in their last bits
+    settle_first_calls()
     optimizers, state = _optimizers(task, plan), _State()
     best_weights = copy.deepcopy(task.network.state_dict())
     if checkpoint is not None and checkpoint.exists():
