@@ -31,6 +31,8 @@ from nwb_compact.vone import VOne
 BATCH_IMAGES = 32
 """Images a step through a frozen backbone; fits every machine and does not change the features."""
 FORMS = "conv, vone, hf:FOLDER, hf:OWNER/MODEL or torch:MODULE:FACTORY"
+OURS = ("conv", "vone")
+"""Those that run nothing that a file of a stranger could name."""
 AUTO = "auto"
 """The layer's name that asks for the one that predicts best (`layer_choice`)."""
 

@@ -5,7 +5,8 @@ meet: convolutions are grouped by member. How many members a call computes is th
 a GPU is filled by all at once, while a CPU is fastest with one after the other, whose maps stay in its cache (docs/measured.md).
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from nwb_compact import config
 from nwb_compact.readouts import READOUTS, Generators, normal
+from nwb_compact.results import IMAGE_PX
 from nwb_compact.training import derived_seed
 
 BATCHNORM_MOMENTUM, BATCHNORM_EPS = 0.1, 1e-5
@@ -24,6 +26,8 @@ TRUNK_STRIDE = 8
 """Image pixels a place of the trained trunk's map: 14 x 14 places of a 112 px image."""
 BLOCK_KERNEL = 5
 """Places across which a residual block mixes; on validation images of V4 better than 3 (docs/measured.md)."""
+MOST_MEMBERS = 1000
+"""That a file may tell of; the study had 25."""
 SMALLEST_SD = 1e-6
 """A channel that varies less is left as it is."""
 PIXEL_MEAN, PIXEL_SD = 110.0, 60.0
@@ -118,6 +122,40 @@ class Ensemble(nn.Module):
         """Compile the core for the device it is on; batches may differ in size. Where the compiler fails, it runs as it is."""
         torch._dynamo.config.suppress_errors = True
         self.core = torch.compile(self.core, dynamic=True)  # type: ignore[method-assign]
+
+
+def ensemble_of(arrays: Mapping[str, np.ndarray]) -> Ensemble:
+    """The network that has these arrays, as `state_dict` names them, of one session, ready to answer.
+
+    Its sides are read off the arrays. It is made without memory of its own: two long sides of two small, damaged arrays would ask for
+    terabytes.
+
+    Raises
+    ------
+    Exception
+        Of nearly any kind, if they are not those of an ensemble.
+
+    Examples
+    --------
+    >>> made = Ensemble((112, 112, 3), [2], config.Teacher(members=2, channels=4, trunk_channels=4), from_images=True, seed=0)
+    >>> ensemble_of({name: value.numpy() for name, value in made.state_dict().items()}).n_members
+    2
+    """
+    n_members, width, inputs = arrays["enter.weight"].shape[:3]
+    from_images, factorised = "trunk.first.weight" in arrays, "readouts.0.spatial" in arrays
+    n_units, n_places = arrays["readouts.0.mixing"].shape[1], arrays["readouts.0.spatial"].shape[2] if factorised else 1
+    if n_units < 1 or n_members > MOST_MEMBERS:
+        raise ValueError(f"{n_members} members for {n_units} units")
+    settings = config.Teacher(
+        members=n_members, channels=width, trunk_channels=inputs if from_images else config.Teacher().trunk_channels,
+        core_blocks=len({match[1] for name in arrays if (match := re.match(r"blocks\.(\d+)\.", name))}),
+        readout="factorised" if factorised else "gaussian",
+    )
+    with torch.device("meta"):
+        shape = (IMAGE_PX, IMAGE_PX, 3) if from_images else (inputs, n_places, 1)
+        network = Ensemble(shape, [n_units], settings, from_images=from_images, seed=0)
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, assign=True)
+    return network.eval()
 
 
 class _Convolution(nn.Module):

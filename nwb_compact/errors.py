@@ -5,8 +5,13 @@ anything else that escapes is a defect of ours and is reported as such.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+
+COPY_AGAIN = "copy the file again from where it came"
+"""What to do with a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -91,3 +96,15 @@ def one_line(error: object) -> str:
     # PIL names the buffer's address, which differs between runs and tells a reader nothing.
     text = re.sub(r" <_io\.BytesIO[^>]*>", "", " ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
+
+
+@contextmanager
+def told_as_damage(where: object, expected: str, *, found: str = "damage", next_step: str = COPY_AGAIN) -> Iterator[None]:
+    """Whatever else goes wrong while a part of an open file is read becomes one line: pynwb and h5py raise nearly every type there is."""
+    try:
+        yield
+    except NwbCompactError:
+        raise
+    except Exception as error:
+        found = f"{found} ({type(error).__name__}: {one_line(error)})"
+        raise NwbCompactError(where, found=found, expected=expected, next_step=next_step) from error

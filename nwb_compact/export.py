@@ -14,6 +14,7 @@ from nwb_compact.file_names import safe_name
 from nwb_compact.nwb_io import open_hdf5
 from nwb_compact.nwb_results import read_results
 from nwb_compact.results import Results
+from nwb_compact.safe_write import require_folder
 from nwb_compact.student import ARCHITECTURE, n_parameters
 from nwb_compact.unfinished import written_whole
 
@@ -128,8 +129,7 @@ def _require_new(output: Path) -> None:
     if output.exists():
         found = "a folder" if output.is_dir() else "a file"
         raise NwbCompactError(output, found=found, expected="none yet", next_step="choose another name or remove it")
-    if not output.absolute().parent.is_dir():
-        raise NwbCompactError(output.parent, found="no folder", expected=f"one to write {output.name} in", next_step="create it")
+    require_folder(output)
 
 
 def _format(output: Path, asked: str | None, several: bool) -> str:

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from nwb_compact.config import Interpret
 from nwb_compact.errors import counted
 from nwb_compact.image_pool import ImagePool
-from nwb_compact.images import is_grey, pixel_digests
+from nwb_compact.images import is_grey
 from nwb_compact.interpretation.ablation import ablate
 from nwb_compact.interpretation.circuit import smallest_circuit
 from nwb_compact.interpretation.consolidation import consolidation, drop_test
@@ -59,6 +59,8 @@ class Subject:
     """Of the session."""
     scored: Integer[np.ndarray, "scored"]
     """Rows of images that no model learned from; all, where the run has no such side."""
+    learned: Integer[np.ndarray, "learned"]
+    """Rows of the different images that models learned from; none, where the run has no scored side."""
     measured: Float[np.ndarray, "image chosen"]
     """Repeat averages of the responses, NaN where there is none and, where the run has no scored side, everywhere."""
     own_rows: Integer[np.ndarray, "own"]
@@ -86,16 +88,9 @@ class Subject:
         """Whether the session has no image in colour, so that nothing can be known of colours."""
         return bool(is_grey(self.images).all())
 
-    @property
-    def changes_seed(self) -> int:
-        """Source of what is done to images."""
-        return derived_seed(self.seed, "robustness") % 2**31
-
-    @cached_property
-    def not_scored(self) -> Integer[np.ndarray, "learned"]:
-        """Rows of the different images that none of the scored ones equals, also where a session has one twice."""
-        digests = pixel_digests(self.images)
-        return self.own_rows[~np.isin(digests[self.own_rows], digests[self.scored])]
+    def seed_of(self, purpose: str) -> int:
+        """Source of randomness for one purpose, small enough for every generator."""
+        return derived_seed(self.seed, purpose) % 2**31
 
     def some(self, rows: Integer[np.ndarray, "row"], n: int, purpose: str) -> Integer[np.ndarray, "drawn"]:
         """At most `n` of some rows, drawn by the seed, in their order."""
@@ -201,7 +196,7 @@ def _ablation(subject: Subject, settings: Interpret, fields: Table, tuned: Table
 
 def _images(subject: Subject, settings: Interpret, advance: Advance) -> Tables:
     rows = subject.any_images(settings.start_images, "starts")
-    seed = derived_seed(subject.seed, "made images") % 2**31
+    seed = subject.seed_of("made images")
 
     def of(unit: int) -> dict[str, Table]:
         made, alike = made_images(subject.students[unit], subject.images[rows], settings, seed=seed)
@@ -224,7 +219,10 @@ def _extremes(subject: Subject, settings: Interpret, advance: Advance) -> Tables
 
 
 def _robustness(subject: Subject, settings: Interpret, advance: Advance) -> Tables:
-    return _robust(subject, settings, subject.answers, "student", advance)
+    def predicted(rows: Integer[np.ndarray, "some"]) -> Float[np.ndarray, "some chosen"]:
+        return subject.answers(subject.images[rows], range(len(subject.students)))
+
+    return _robust(subject, settings, predicted, subject.answers, "student", advance)
 
 
 def _teacher(members: Members, subject: Subject, settings: Interpret, found: Mapping[str, Table], advance: Advance) -> Tables:
@@ -233,6 +231,8 @@ def _teacher(members: Members, subject: Subject, settings: Interpret, found: Map
     def answers(images: UInt8[np.ndarray, "image 112 112 3"], units: Sequence[int]) -> Float[np.ndarray, "image some"]:
         return members(images).mean(axis=0)[:, units].astype(np.float64)
 
+    average = subject.predicted.mean(axis=2)
+    robust = _robust(subject, settings, average.__getitem__, answers, "teacher", advance)
     stimuli, made, natural = battery(), found["made_images"], found["natural_images"]
     probes = probed(answers, found["receptive_fields"], stimuli, advance=advance)
     to_made = asked_about(members, made["image"], made[UNIT])
@@ -242,13 +242,13 @@ def _teacher(members: Members, subject: Subject, settings: Interpret, found: Map
         "teacher_probes": probe_table(stimuli, probes, model="teacher"), "teacher_tuning": tuning(stimuli, probes, model="teacher"),
         "teacher_made_images": answer_table(made[UNIT], to_made, "made_images"),
         "teacher_natural_images": answer_table(natural[UNIT], to_natural, "natural_images"),
-        "teacher_agreement": agreement(made, to_made.mean(axis=1), subject.predicted.mean(axis=2), (of_students, probes)),
-        **{f"teacher_{name}": table for name, table in _robust(subject, settings, answers, "teacher", advance).items()},
+        "teacher_agreement": agreement(made, to_made.mean(axis=1), average, subject.own_rows, (of_students, probes)),
+        **{f"teacher_{name}": table for name, table in robust.items()},
     }
 
 
 def _vone(visual_degrees: float, subject: Subject, settings: Interpret, advance: Advance) -> Tables:
-    learned, seed = subject.not_scored, derived_seed(subject.seed, "vone") % 2**31
+    learned, seed = subject.learned, subject.seed_of("vone")
     taught = subject.predicted[learned].mean(axis=2)
     answers, n_parameters = vone_student(subject.images[learned], taught, settings, visual_degrees=visual_degrees, seed=seed)
     advance(1)
@@ -260,20 +260,21 @@ def _vone(visual_degrees: float, subject: Subject, settings: Interpret, advance:
 # Parts that stages share --------------------------------------------------------------------------------------------------
 
 
-def _robust(subject: Subject, settings: Interpret, answers: Answers, model: str, advance: Advance) -> dict[str, Table]:
-    paired = subject.some(subject.scored, settings.paired_images, "pairs")
-    images, measured = subject.images[paired], subject.measured[paired]
-    predicted = answers(images, range(len(subject.students)))
+def _robust(
+    subject: Subject, settings: Interpret, predicted: Callable[[np.ndarray], np.ndarray], answers: Answers, model: str, advance: Advance
+) -> dict[str, Table]:
+    """`predicted` gives what a model answers to rows of the session's images, which of the teacher is known already."""
+    paired, seed = subject.some(subject.scored, settings.paired_images, "pairs"), subject.seed_of("robustness")
     return {
         "robustness": _on_changed(subject, settings.robustness_images, answers, model, advance),
-        "near_pairs": near_pairs(predicted, measured, images, seed=subject.changes_seed, model=model),
+        "near_pairs": near_pairs(predicted(paired), subject.measured[paired], subject.images[paired], seed=seed, model=model),
     }
 
 
 def _on_changed(subject: Subject, n_images: int, answers: Answers, model: str, advance: Advance) -> Table:
     rows, n_units = subject.some(subject.scored, n_images, "robustness"), len(subject.students)
     images, measured = subject.images[rows], subject.measured[rows]
-    return robustness(answers, n_units, images, measured, seed=subject.changes_seed, model=model, advance=advance)
+    return robustness(answers, n_units, images, measured, seed=subject.seed_of("robustness"), model=model, advance=advance)
 
 
 def size_curve(fields: Table, tuned: Table, unit: int) -> UInt8[np.ndarray, "stimulus 112 112 3"]:

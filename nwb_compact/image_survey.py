@@ -199,13 +199,20 @@ def _of_session(place: Path, colour: Colour) -> Iterator[list[Picture]]:
     with open_session(place) as session:
         pixels = session.images.pixels
         assert pixels is not None
+        is_picture = session.images.is_picture
         for part in _parts(len(session.images)):
             images = zip(part, pixels[part.start : part.stop], strict=True)
-            yield [_picture(partial(Image.fromarray, image), f"image {number}", colour) for number, image in images]
+            yield [_picture(partial(Image.fromarray, image), f"image {number}", colour) if is_picture[number] else _placeholder(number)
+                   for number, image in images]
 
 
 def _parts(n: int) -> Iterator[range]:
     return (range(start, min(start + TOGETHER, n)) for start in range(0, n, TOGETHER))
+
+
+def _placeholder(number: int) -> UnusableImage:
+    found, expected = "the placeholder of presentations in which nothing was shown", "an image"
+    return UnusableImage("placeholder", f"image {number}", found=found, expected=expected, next_step="leave it out")
 
 
 def _picture(opened: Callable[[], Image.Image], where: str, colour: Colour) -> Picture:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from nwb_compact import __version__
+from nwb_compact.backbones import OURS
 from nwb_compact.config import Interpret, flat, interpretation
 from nwb_compact.errors import NwbCompactError, counted, nearest
 from nwb_compact.findings import Subject, interpretation_of
@@ -45,7 +46,7 @@ FEWEST_LEARNED = 10
 @click.option("--replace", "replaces", is_flag=True, help="With --units: drop what is known of the other units.")
 @click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Folder, zip, tar or session file of images to search.")
 @click.option("--export", "export_to", type=click.Path(path_type=Path), metavar="DIR", help="Also write made images as PNG, and a table.")
-@click.option("--backbone", metavar="NAME", help="Of the teacher, as in fit; needed where it is not conv or vone.")
+@click.option("--backbone", metavar="NAME", help=f"Of the teacher, as in fit; needed where it is not {' or '.join(OURS)}.")
 @click.option("--vone", is_flag=True, help="Also train a model behind a fixed V1, to compare its robustness; minutes.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings, see docs/configuration.md.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Source of all randomness.")
@@ -67,13 +68,15 @@ def command(
         raise NwbCompactError(file, found="no fitted run", expected="at least one", next_step=f"run 'nwb-compact fit {file}' first")
     results = runs[-1]
     rows = _rows(results, units)
-    if not replaces:
+    if units and not replaces:
         _require_none_lost(file, results, rows)
     teacher, not_asked = _teacher_of(results, rows, backbone)
     subject = _subject(file, results, rows, images, seed, quiet, teacher, visual_degrees(results.provenance) if vone else None)
     decisive = [results.run_id, _digest(subject, results), repr(settings), seed, subject.pool.sha256, __version__]
     with work_folder(file, ["interpret", *decisive], resume=resume) as folder:
         work = Work("cpu", folder, quiet)
+        for line in not_asked:  # before the long work, which one may want to stop then
+            click.echo(f"{file}: {line}")
         found = interpretation_of(subject, settings, work)
         found["provenance"] = _provenance(subject, settings)
         _require_unchanged(file, results)
@@ -81,7 +84,7 @@ def command(
         if export_to is not None:
             export_images(export_to, _with_teacher(found), results.unit_name)
         work.remove()
-    for line in (*not_asked, *left_out(found, results, subject)):
+    for line in left_out(found, results, subject):
         click.echo(f"{file}: {line}")
     click.echo(f"{file}: run {results.run_id}, {summary(found)}")
 
@@ -180,25 +183,25 @@ def _subject(
             raise NwbCompactError(file, found="hashes instead of images", expected="pixels to show students", next_step=next_step)
         pixels, measured = as_rgb(session.images.pixels), measured_means(session, results)
         shown = np.flatnonzero(session.images.is_picture)
-    pool = image_pool(pixels[shown], pixels[:0], places, images_folder(file), quiet=quiet)
-    scored = np.flatnonzero(np.array(results.side) == "scored")
+    scored, learned = (np.flatnonzero(np.isin(results.side, sides)) for sides in (("scored",), ("fit", "validation")))
     if not len(scored):
-        measured, scored = np.full_like(measured, np.nan), np.arange(len(pixels))
+        measured, scored, learned = np.full_like(measured, np.nan), shown, learned[:0]
+    learned = learned[distinct_rows(pixels[learned])]
+    if vone_degrees is not None and len(learned) < FEWEST_LEARNED:
+        raise NwbCompactError("--vone", found=f"{counted(len(learned), 'image')} that a model may learn from",
+                              expected=f"at least {FEWEST_LEARNED}", next_step="leave --vone out")
+    pictures = pixels[shown]
+    pool = image_pool(pictures, pixels[:0], places, images_folder(file), quiet=quiet)
     students = tuple(results.students[row] for row in rows)
     members = results.teacher_member_prediction
     predicted = (results.teacher_prediction[:, :, None] if members is None else members)[:, rows].astype(np.float64)
-    own_rows = shown[distinct_rows(pixels[shown])]
-    subject = Subject(rows, students, pixels, scored, measured[:, rows], own_rows, pool, predicted, seed, teacher, vone_degrees)
-    if vone_degrees is not None and len(subject.not_scored) < FEWEST_LEARNED:
-        n = counted(len(subject.not_scored), "image")
-        raise NwbCompactError("--vone", found=f"{n} that a model may learn from", expected=f"at least {FEWEST_LEARNED}",
-                              next_step="leave --vone out")
-    return subject
+    own_rows = shown[distinct_rows(pictures)]
+    return Subject(rows, students, pixels, scored, learned, measured[:, rows], own_rows, pool, predicted, seed, teacher, vone_degrees)
 
 
 def _digest(subject: Subject, results: Results) -> str:
     """Identity of the models and of what was measured."""
-    digest = sha256(np.ascontiguousarray(subject.measured).tobytes() + subject.scored.tobytes())
+    digest = sha256(np.ascontiguousarray(subject.measured).tobytes() + subject.scored.tobytes() + subject.learned.tobytes())
     digest.update(subject.predicted.tobytes() + repr(subject.vone_degrees).encode())
     teacher = () if subject.teacher is None or results.teacher is None else (results.teacher.arrays,)
     for arrays in (*(student.arrays for student in subject.students), *teacher):

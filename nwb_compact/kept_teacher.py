@@ -4,28 +4,21 @@ Kept is the ensemble with the readout of the file's own session, some hundred th
 is made again by its name, which the user gives unless it is one of ours, since a name in a file of a stranger could run anything.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float32, UInt8
 
 from nwb_compact import config
-from nwb_compact.backbones import Backbone, frozen_backbone, looked_at
-from nwb_compact.ensemble import Ensemble
-from nwb_compact.errors import NwbCompactError
-from nwb_compact.nwb_io import told_as_damage
+from nwb_compact.backbones import AUTO, OURS, Backbone, frozen_backbone, looked_at
+from nwb_compact.ensemble import Ensemble, ensemble_of
+from nwb_compact.errors import NwbCompactError, told_as_damage
 from nwb_compact.results import IMAGE_PX, Results, TeacherWeights
 from nwb_compact.teacher import Teacher
 
-OURS = ("conv", "vone")
-"""Backbones that a file may name."""
 OFFSET, SCALE = "answer.offset", "answer.scale"
 """Of each unit: mean and SD of the counts, by which z-scored answers become counts."""
-MOST_MEMBERS = 1000
-"""Of an ensemble; the study had 25."""
 SEEN_TOGETHER = 256
 """Images whose features are in memory at a time: those of `vone` take 50 MB."""
 NEXT = "run 'nwb-compact fit' again to have a teacher that can be asked"
@@ -97,11 +90,11 @@ def visual_degrees(facts: Mapping[str, str]) -> float:
 
 def _backbone(facts: Mapping[str, str], named: str | None, where: str) -> Backbone | None:
     fitted = facts.get("setting.teacher.backbone", "")
-    if named is None and fitted not in OURS:
-        next_step = f"give --backbone {fitted}, if you trust it"
-        raise NwbCompactError(where, found=f"a teacher that stands on {fitted}", expected="its name, since it may run any program",
-                              next_step=next_step)
-    backbone = frozen_backbone(named or fitted, facts.get("layer") or "auto", vone_visual_degrees=visual_degrees(facts))
+    if named is None and fitted not in OURS:  # a name in a file of a stranger could run anything
+        next_step = f"give --backbone {fitted}, if you trust it" if fitted else NEXT
+        raise NwbCompactError(where, found=f"a teacher that stands on {fitted or 'an unknown backbone'}",
+                              expected="its name, since it may run any program", next_step=next_step)
+    backbone = frozen_backbone(named or fitted, facts.get("layer") or AUTO, vone_visual_degrees=visual_degrees(facts))
     identity = facts.get("backbone_sha256", "") if backbone is not None else ""
     if backbone is not None and backbone.sha256 != identity:
         raise NwbCompactError(f"--backbone {backbone.name}", found="other weights than those that the teacher was fitted on",
@@ -114,7 +107,7 @@ def _teacher(arrays: Mapping[str, np.ndarray], results: Results) -> Teacher:
     if broken := [name for name, array in numbers.items() if not np.isfinite(array).all()]:
         raise ValueError(f"{broken[0]} holds what is no number")
     offset, scale = numbers.pop(OFFSET), numbers.pop(SCALE)
-    network = _network(numbers)
+    network = ensemble_of(numbers)
     n_units = network.readouts[0].mixing.shape[1]
     if not offset.shape == scale.shape == (n_units,) == (len(results.unit_name),):
         raise ValueError(f"it answers for {n_units} units, the run has {len(results.unit_name)}")
@@ -122,30 +115,6 @@ def _teacher(arrays: Mapping[str, np.ndarray], results: Results) -> Teacher:
     if loss not in config.choices(config.Teacher, "loss"):
         raise ValueError(f"no loss is called {loss}")
     return Teacher(network.requires_grad_(False), (offset,), (scale,), loss, (), (), float("nan"), "cpu")
-
-
-def _network(arrays: Mapping[str, np.ndarray]) -> Ensemble:
-    """The network that has these arrays.
-
-    Its sides are read off the arrays. Before it is made, which takes memory for all of it, they are compared with what is there: two long
-    sides of two small arrays would ask for terabytes.
-    """
-    n_members, width, inputs = arrays["enter.weight"].shape[:3]
-    from_images, factorised = "trunk.first.weight" in arrays, "readouts.0.spatial" in arrays
-    n_units, n_places = arrays["readouts.0.mixing"].shape[1], arrays["readouts.0.spatial"].shape[2] if factorised else 1
-    n_blocks = len({match[1] for name in arrays if (match := re.match(r"blocks\.(\d+)\.", name))})
-    a_member = width * inputs + n_blocks * width**2 + (25 * inputs**2 if from_images else 0) + n_units * (width + (factorised and n_places))
-    there = sum(array.size for array in arrays.values())
-    if min(width, inputs, n_units, n_places) < 1 or not 1 <= n_members <= MOST_MEMBERS or n_members * a_member > there:
-        raise ValueError(f"{n_members} members of {a_member:,} numbers or more, where there are {there:,}")
-    settings = config.Teacher(
-        members=n_members, channels=width, trunk_channels=inputs if from_images else config.Teacher().trunk_channels, core_blocks=n_blocks,
-        readout="factorised" if factorised else "gaussian",
-    )
-    shape = (IMAGE_PX, IMAGE_PX, 3) if from_images else (inputs, n_places, 1)
-    network = Ensemble(shape, [n_units], settings, from_images=from_images, seed=0)
-    network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-    return network.eval()
 
 
 def _example() -> Teacher:

@@ -17,8 +17,7 @@ from pynwb.base import Images as NwbImages
 from pynwb.image import GrayscaleImage, IndexSeries, OpticalSeries, RGBImage
 
 from nwb_compact.contract import IMAGE_INDEX_SERIES, IMAGES
-from nwb_compact.errors import NwbCompactError
-from nwb_compact.nwb_io import told_as_damage
+from nwb_compact.errors import NwbCompactError, told_as_damage
 from nwb_compact.session import Pixels, Presentations
 
 CHUNK_BYTES = 1_000_000

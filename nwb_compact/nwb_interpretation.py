@@ -13,8 +13,9 @@ from pynwb import NWBHDF5IO, ProcessingModule
 
 from nwb_compact import contract as c
 from nwb_compact.address import located
+from nwb_compact.errors import told_as_damage
 from nwb_compact.interpretation.tables import UNIT, Column, Table
-from nwb_compact.nwb_io import column, export_changed, opened, region, table, told_as_damage
+from nwb_compact.nwb_io import column, export_changed, opened, region, table
 from nwb_compact.nwb_results import run_module
 from nwb_compact.safe_write import replaced_safely
 

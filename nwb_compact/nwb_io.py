@@ -19,7 +19,7 @@ from pynwb import NWBHDF5IO, H5DataIO, NWBFile
 from pynwb.ecephys import LFP, ElectricalSeries, FilteredEphys
 
 from nwb_compact.address import Address, located
-from nwb_compact.errors import NwbCompactError, one_line
+from nwb_compact.errors import COPY_AGAIN, NwbCompactError, one_line
 from nwb_compact.hdf5_links import require_within
 from nwb_compact.remote_file import remote_file
 
@@ -27,8 +27,6 @@ LOCK_WAIT_S = 10.0
 """How long to wait for another program to close the file."""
 LOCKED = "unable to lock file"
 """How HDF5 says that another program writes it."""
-COPY_AGAIN = "copy the file again from where it came"
-"""What to do with a damaged file."""
 COMPRESSED_BYTES = 64 * 1024
 """Numbers above this are chunked and compressed; below it the chunk's own book-keeping costs more than it saves."""
 
@@ -106,18 +104,6 @@ def open_hdf5(file_path: str | Path, *, locking: bool | None = True) -> h5py.Fil
             raise _damaged(place, error) from error
         closes.pop_all()
     return hdf5
-
-
-@contextmanager
-def told_as_damage(where: object, expected: str, *, found: str = "damage", next_step: str = COPY_AGAIN) -> Iterator[None]:
-    """Whatever else goes wrong while a part of an open file is read becomes one line: pynwb and h5py raise nearly every type there is."""
-    try:
-        yield
-    except NwbCompactError:
-        raise
-    except Exception as error:
-        found = f"{found} ({type(error).__name__}: {one_line(error)})"
-        raise NwbCompactError(where, found=found, expected=expected, next_step=next_step) from error
 
 
 def export_changed(file: OpenFile, target: Path) -> None:

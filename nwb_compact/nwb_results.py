@@ -15,9 +15,8 @@ from pynwb import NWBHDF5IO, NWBFile, ProcessingModule
 
 from nwb_compact import contract as c
 from nwb_compact.address import FETCH, Address, located, require_path
-from nwb_compact.errors import NwbCompactError, nearest
+from nwb_compact.errors import COPY_AGAIN, NwbCompactError, nearest, told_as_damage
 from nwb_compact.nwb_io import (
-    COPY_AGAIN,
     column,
     drop_voltage,
     export_changed,
@@ -27,7 +26,6 @@ from nwb_compact.nwb_io import (
     smallest_unsigned,
     strings,
     table,
-    told_as_damage,
 )
 from nwb_compact.nwb_networks import read_students, read_teacher, student_tables, teacher_table
 from nwb_compact.results import Results, baselines_of, score_columns, shared_arrays

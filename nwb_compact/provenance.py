@@ -68,7 +68,8 @@ def world(command: str) -> dict[str, str]:
 def command_line(command: str) -> str:
     """How this program was called, without what only this once was needed.
 
-    Neither keys to the addresses that it read nor folders of a lab's machines belong in a file that is shared.
+    Neither keys to the addresses that it read nor folders of a lab's machines belong in a file that is shared. Only of a backbone that
+    lies in a folder (`hf:FOLDER`) the name stays whole, here as in the settings.
     """
     words = sys.argv[sys.argv.index(command) + 1 :] if command in sys.argv else []
     return shlex.join(["nwb-compact", command, *(_shareable(word) for word in words if word != "--resume")])
@@ -77,7 +78,10 @@ def command_line(command: str) -> str:
 def _shareable(word: str) -> str:
     if is_address(word):
         return Address(word).shown
-    return os.path.basename(word.rstrip(os.sep)) if os.sep in word else word
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if os.sep not in value or value.startswith(("hf:", "torch:")):  # names of a backbone, which the settings tell too
+        return word
+    return option + equals + (os.path.basename(value.rstrip(os.sep)) or os.sep)
 
 
 def input_hash(responses: Responses) -> str:

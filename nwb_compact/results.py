@@ -11,7 +11,7 @@ from nwb_compact.errors import counted
 from nwb_compact.session import Session
 
 SIDES = ("fit", "validation", "scored", "unused")
-"""What an image was used for: fitting, early stopping, scoring only, or nothing (it has no usable response)."""
+"""What an image was used for: fitting, early stopping, scoring only, or nothing (it has no usable response, or looks like a scored one)."""
 
 IMAGE_PX = 112
 """Side of the images that students see, pixels."""
@@ -64,6 +64,10 @@ def score_columns(baselines: Iterable[str] = ()) -> Mapping[str, str]:
     return {**always, **_UNIT_SCORES, **beside}
 
 
+_COMPARED = ("r2", "r2_er", "r2_er_low", "r2_er_high", "feve", "single_trial_r")
+"""What is shown of baselines; runs of earlier versions have no more."""
+
+
 def baselines_of(scores: Iterable[str]) -> tuple[str, ...]:
     """Names of the baselines among the columns of a run's scores, in their order.
 
@@ -72,9 +76,9 @@ def baselines_of(scores: Iterable[str]) -> tuple[str, ...]:
     >>> baselines_of(score_columns(["ridge", "ln"]))
     ('ridge', 'ln')
     """
-    named = list(scores)
+    named = dict.fromkeys(scores)
     models = [name.removesuffix("_r2") for name in named if name.endswith("_r2")]
-    return tuple(model for model in models if model not in MODELS and all(f"{model}_{score}" in named for score in MODEL_SCORES))
+    return tuple(model for model in models if model not in MODELS and all(f"{model}_{score}" in named for score in _COMPARED))
 
 
 SCORE_COLUMNS = score_columns()
@@ -174,12 +178,14 @@ class Results:
         return self._extreme_images(1, n)
 
     def _extreme_images(self, sign: int, n: int) -> Integer[np.ndarray, "unit rank"]:
-        rows = np.flatnonzero(self.is_answered)
+        rows = np.flatnonzero(self.is_used)
         return rows[np.argsort(sign * self.student_prediction[rows], axis=0, kind="stable")[:n].T]
 
     @property
-    def is_answered(self) -> Bool[np.ndarray, "image"]:
-        """Whether an image has a response: others may not even be images, but placeholders of a converter. All, where none has one."""
+    def is_used(self) -> Bool[np.ndarray, "image"]:
+        """Whether the fit used an image. Others look like a scored one, or have no response: they may not even be images, but
+        placeholders of a converter. All, where none was used.
+        """
         used = np.array(self.side) != "unused"
         return used if used.any() else ~used
 

@@ -57,7 +57,7 @@ def replaced_safely(target: Path, *, source: Path | Address | None = None, room_
     if isinstance(source, Path) and not source.is_file():
         raise NwbCompactError(source, found="no file", expected="an NWB file", next_step="correct the path")
     named, target = target, require_path(target).resolve()
-    _require_folder(named)
+    require_folder(named)
     with _file_system_faults(named), sole_access(target, LOCK_WAIT_S):
         _remove_leftovers(target)
         require_room(target, room_bytes + (source.stat().st_size if isinstance(source, Path) else 0))
@@ -116,14 +116,15 @@ def require_writable(file_path: Path | Address, *, output: Path | None = None) -
     target = (require_path(file_path, next_step=FETCH) if output is None else require_path(output)).resolve()
     if isinstance(file_path, Path) and not file_path.is_file():
         raise NwbCompactError(file_path, found="no file", expected="an NWB file", next_step="correct the path")
-    _require_folder(target)
+    require_folder(output or target)
     with _file_system_faults(output or file_path), sole_access(target, LOCK_WAIT_S):
         if not os.access(target.parent, os.W_OK):
             raise PermissionError(f"no permission to write in {target.parent}")
         require_room(target, file_path.stat().st_size if isinstance(file_path, Path) else 0)
 
 
-def _require_folder(target: Path) -> None:
+def require_folder(target: Path) -> None:
+    """Ask before the work whether there is a folder to write a file, or a folder, in."""
     if not target.resolve().parent.is_dir():
         raise NwbCompactError(target.parent, found="no folder", expected=f"one to write {target.name} in", next_step="create it")
 

@@ -1,5 +1,5 @@
-"""From arrays to the device: batches read one ahead of the training step, so that no step waits for a disk; pinned for a GPU, so that their
-copy does not hold up the program either; channels last in memory, as networks are.
+"""From arrays to the device: batches of the teacher, and of whatever a GPU trains, read one ahead of the step, so that none waits for a
+disk; pinned for a GPU, so that their copy does not hold up the program either; channels last in memory, as networks are.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -129,7 +129,7 @@ def plot_best_and_worst_images(
 ) -> Axes:
     """The images each student answers most (left) and least (right), predicted and measured response below each; a row a unit.
 
-    All images that have a response compete. An asterisk marks those that were scored, that is, not used for fitting.
+    All images that the fit used compete. An asterisk marks those that were scored, that is, not used for fitting.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def plot_best_and_worst_images(
     for row, unit in enumerate(units):
         top = row * _ROW_PITCH
         ax.text(0, top - 0.1, short_label(results.unit_name[unit], 60), fontsize=7.5, fontweight="bold", va="bottom")
-        best, worst = extreme_images(np.where(results.is_answered, results.student_prediction[:, unit], np.nan).astype(np.float32))
+        best, worst = extreme_images(np.where(results.is_used, results.student_prediction[:, unit], np.nan).astype(np.float32))
         for start, group in ((0.0, best), (second_group, worst)):
             for rank, image in enumerate(group):
                 left = start + rank * _IMAGE_PITCH

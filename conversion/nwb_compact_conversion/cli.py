@@ -38,6 +38,7 @@ def convert() -> None:
 class Job:
     """What every source is asked for."""
 
+    source: Path
     output: Path
     yaml: Path | None
     overwrite: bool
@@ -48,6 +49,9 @@ class Job:
     def told(self) -> tuple[SessionYaml, Metadata]:
         """The settings; refused here if the output could not be written in the end."""
         refuse_existing(self.output, overwrite=self.overwrite)
+        if self.source.resolve() == self.output.resolve():  # what is not copied, as the voltage, would be lost
+            raise NwbCompactError(self.source, found="the source as the output", expected="another file",
+                                  next_step="choose another name for -o")
         if self.scratch is not None and not self.scratch.is_dir():
             raise NwbCompactError(self.scratch, found="no such folder", expected="a folder for --scratch", next_step="create it first")
         return (SessionYaml(), Metadata()) if self.yaml is None else read_session_yaml(self.yaml)
@@ -83,7 +87,7 @@ def blackrock(path: Path, **job: Any) -> None:
     """Blackrock: the voltage of an .nsX with the words of its .nev, or the spikes of a .nev."""
     from nwb_compact_conversion.sources.blackrock import read_blackrock
 
-    _convert(Job(**job), lambda told: read_blackrock(
+    _convert(Job(path, **job), lambda told: read_blackrock(
         path, voltage=told.sorting.sorter != "none", keep_unsorted=told.sorting.curation.keep_unsorted
     ))
 
@@ -97,7 +101,7 @@ def spikeglx(path: Path, stream: str | None, shortened: bool, **job: Any) -> Non
     """SpikeGLX: a probe's voltage with its sync line, and the lines and channels of a NI-DAQ."""
     from nwb_compact_conversion.sources.spikeglx import read_spikeglx
 
-    _convert(Job(**job), lambda told: read_spikeglx(path, stream=stream, shortened=shortened))
+    _convert(Job(path, **job), lambda told: read_spikeglx(path, stream=stream, shortened=shortened))
 
 
 @convert.command("openephys", short_help="Open Ephys: binary or legacy format, with TTL events.")
@@ -108,7 +112,7 @@ def openephys(path: Path, stream: str | None, **job: Any) -> None:
     """Open Ephys: binary or legacy format, with TTL events."""
     from nwb_compact_conversion.sources.openephys import read_openephys
 
-    _convert(Job(**job), lambda told: read_openephys(path, stream=stream))
+    _convert(Job(path, **job), lambda told: read_openephys(path, stream=stream))
 
 
 @convert.command("intan", short_help="Intan: the amplifier channels, digital and analog inputs.")
@@ -118,7 +122,7 @@ def intan(path: Path, **job: Any) -> None:
     """Intan: the amplifier channels, digital and analog inputs."""
     from nwb_compact_conversion.sources.intan import read_intan
 
-    _convert(Job(**job), lambda told: read_intan(path))
+    _convert(Job(path, **job), lambda told: read_intan(path))
 
 
 @convert.command("plexon", short_help="Plexon: units, events and wideband voltage of a .plx.")
@@ -128,7 +132,7 @@ def plexon(path: Path, **job: Any) -> None:
     """Plexon: the sorted units and events of a .plx, and its wideband voltage where it has one."""
     from nwb_compact_conversion.sources.plexon import read_plexon
 
-    _convert(Job(**job), lambda told: read_plexon(path, keep_unsorted=told.sorting.curation.keep_unsorted))
+    _convert(Job(path, **job), lambda told: read_plexon(path, keep_unsorted=told.sorting.curation.keep_unsorted))
 
 
 @convert.command("recording", short_help="Anything that SpikeInterface reads or saved.")
@@ -140,7 +144,7 @@ def recording(path: Path, format_name: str | None, events: Path | None, **job: A
     """Anything that SpikeInterface reads or saved."""
     from nwb_compact_conversion.sources.recording import read_recording
 
-    _convert(Job(**job), lambda told: read_recording(path, format_name=format_name, events_csv=events))
+    _convert(Job(path, **job), lambda told: read_recording(path, format_name=format_name, events_csv=events))
 
 
 @convert.command("sorted", short_help="Sorted units: phy, Kilosort, SpikeInterface, .nev, .plx.")
@@ -153,7 +157,7 @@ def sorted_units(path: Path, format_name: str | None, rate_hz: float | None, eve
     """Units that come sorted: a phy or Kilosort folder, what SpikeInterface saved, .nev sort codes, .plx units."""
     from nwb_compact_conversion.sources.sorted_spikes import read_sorted
 
-    _convert(Job(**job), lambda told: read_sorted(
+    _convert(Job(path, **job), lambda told: read_sorted(
         path, format=format_name, sampling_frequency_hz=rate_hz, exclude_labels=told.sorting.curation.exclude_labels,
         keep_unsorted=told.sorting.curation.keep_unsorted, events_csv=events,
     ))
@@ -166,7 +170,7 @@ def counts(path: Path, **job: Any) -> None:
     """A matrix of counts, or arrays of spike times: .npy, .npz, .csv, .mat."""
     from nwb_compact_conversion.convert import convert_counted
 
-    _write(Job(**job), lambda told, facts, **how: convert_counted(path, told, facts, **how))
+    _write(Job(path, **job), lambda told, facts, **how: convert_counted(path, told, facts, **how))
 
 
 @convert.command("nwb", short_help="NWB with units and presentations under other names.")
@@ -178,8 +182,6 @@ def foreign_nwb(path: Path, **job: Any) -> None:
     from nwb_compact_conversion.sources.foreign_nwb import read_foreign_nwb, with_blank
 
     def converted(told: SessionYaml, facts: Metadata, **how: Any) -> "Converted":
-        if path.resolve() == job["output"].resolve():  # what is not copied, as the voltage, would be lost
-            raise NwbCompactError(path, found="the source as the output", expected="another file", next_step="choose another name for -o")
         recorded, log, images, about, subject = read_foreign_nwb(path, told.stimuli, how["report"])
         if told.stimuli.log is not None:
             found, next_step = "a file", "leave it out; stimuli.columns names the columns of the file's own tables"
@@ -187,7 +189,7 @@ def foreign_nwb(path: Path, **job: Any) -> None:
         told = told.model_copy(update={"stimuli": with_blank(told.stimuli)})
         return convert_recorded(recorded, told, facts, shown=OwnStimuli(log, images), about=about, subject=subject, **how)
 
-    _write(Job(**job), converted)
+    _write(Job(path, **job), converted)
 
 
 @convert.command("cowley-v4", short_help="Published V4 sessions of Cowley et al. (Nature 2026).")
@@ -290,8 +292,9 @@ def summary(session: Session) -> str:
         valid = session.presentations.is_valid
         repeats = np.bincount(session.presentations.image_index[valid])
         repeats = repeats[repeats > 0]
-        left_out = "" if valid.all() else f", {len(valid) - valid.sum()} of them invalid"
-        responses = f"{len(session.counts.count)} presentations ({repeats.min()} to {repeats.max()} repeats an image{left_out})"
+        valid_ones = f"{repeats.min()} to {repeats.max()} repeats an image" if len(repeats) else "none of them valid"
+        left_out = f", {len(valid) - valid.sum()} of them invalid" if len(repeats) and not valid.all() else ""
+        responses = f"{len(session.counts.count)} presentations ({valid_ones}{left_out})"
     return f"{len(session.units)} units, {images} images{shown_twice}, {responses}"
 
 

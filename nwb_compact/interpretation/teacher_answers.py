@@ -34,7 +34,7 @@ def answer_table(unit: Integer[np.ndarray, "image"], answers: Float[np.ndarray, 
 
 
 def agreement(
-    made: Table, answers: Float[np.ndarray, "made"], natural: Float[np.ndarray, "image unit"],
+    made: Table, answers: Float[np.ndarray, "made"], natural: Float[np.ndarray, "image unit"], own: Integer[np.ndarray, "own"],
     probes: tuple[Float[np.ndarray, "stimulus unit"], Float[np.ndarray, "stimulus unit"]],
 ) -> Table:
     """How far the teacher answers as its students do to what neither has seen.
@@ -46,7 +46,9 @@ def agreement(
     answers
         Of the teacher to them.
     natural
-        Of the teacher to the images of the session.
+        Of the teacher to the images of the session, by row.
+    own
+        Rows of its different images, which leaves out what is there twice or is a placeholder.
     probes
         Of the students and of the teacher to the battery.
 
@@ -59,12 +61,12 @@ def agreement(
     >>> made = Table("", {name: Column("", np.array(values)) for name, values in {
     ...     "unit": [0, 0, 1], "kind": ["maximizing", "maximizing", "adversarial-up"], "start_row": [-1, -1, 0]}.items()})
     >>> natural, battery = np.array([[1.0, 5.0], [2.0, 3.0]]), np.arange(8.0).reshape(4, 2)
-    >>> found = agreement(made, np.array([3.0, 1.5, 6.0]), natural, (battery, 2 * battery))
+    >>> found = agreement(made, np.array([3.0, 1.5, 6.0]), natural, np.arange(2), (battery, 2 * battery))
     >>> found["maximizing_above_best"], found["adversarial_followed"], found["probe_r2"]
     (array([0.5, nan]), array([nan,  1.]), array([1., 1.]))
     """
     unit, kind, n_units = made[UNIT], made["kind"], natural.shape[1]
-    best, median = natural.max(axis=0)[unit], np.median(natural, axis=0)[unit]
+    best, median = natural[own].max(axis=0)[unit], np.median(natural[own], axis=0)[unit]
     moved, up, down = answers - natural[made["start_row"], unit], kind == "adversarial-up", kind == "adversarial-down"
 
     def share(meaning: str, holds: Bool[np.ndarray, "made"], among: Bool[np.ndarray, "made"]) -> Column:

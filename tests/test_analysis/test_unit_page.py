@@ -106,6 +106,13 @@ def test_a_unit_that_was_left_out_shows_what_the_fit_knows_and_says_so_of_the_re
         assert {section.text for section in sections if not section.pictures} == {unit_page.NOT_INTERPRETED}
 
 
+def test_made_images_that_the_file_does_not_hold_are_missed(interpreted, undrawn):
+    results, session, tables, measured = interpreted()
+    del tables["made_images"]
+    (section,) = [one for one in unit_page.unit_sections(results, session, tables, measured, 2) if one.heading == "Images made for it"]
+    assert (section.text, section.pictures) == ("They are not in this file: its images were left out.", ())
+
+
 def test_a_student_that_answers_all_alike_gets_sentences_and_the_other_unit_its_figures(interpreted, undrawn):
     results, session, tables, measured = interpreted()
     still = constant(tables, 2)

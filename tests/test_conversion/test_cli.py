@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_session import read_session
+from nwb_compact.session import example_session
 from nwb_compact_conversion.cli import SOURCES, absent_facts, convert, refuse_existing, summary
 from nwb_compact_conversion.sources.cowley_v4 import read_cowley_v4
 
@@ -120,6 +121,18 @@ def test_a_missing_option_is_wrong_usage(source):
 
 
 # The published files ---------------------------------------------------------------------------------------------------
+
+
+def test_repeats_are_those_of_valid_presentations():
+    session = example_session()
+    valid = session.presentations.is_valid.copy()
+    assert summary(session).endswith("60 presentations (2 to 3 repeats an image)")
+    valid[session.presentations.image_index == 0] = False
+    valid[-2:] = False
+    some = replace(session, presentations=replace(session.presentations, is_valid=valid))
+    assert summary(some).endswith("60 presentations (1 to 3 repeats an image, 4 of them invalid)")
+    none = replace(session, presentations=replace(session.presentations, is_valid=np.zeros(60, bool)))
+    assert summary(none).endswith("60 presentations (none of them valid)")
 
 
 @pytest.fixture(scope="module")

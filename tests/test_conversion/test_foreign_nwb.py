@@ -402,12 +402,13 @@ def test_what_is_shown_in_an_invalid_time_is_invalid_in_the_new_file(made, tmp_p
         assert [rows[edge].data[:].tolist() for edge in ("start_time", "stop_time")] == [[11.1], [12.5]]
 
 
-def test_the_source_is_never_overwritten(made):
+@pytest.mark.parametrize("command", ["nwb", "recording", "sorted"])
+def test_the_source_is_never_overwritten(made, command):
     """Voltage, for one, is not copied."""
     made.units()
     path = made.write()
     before = path.read_bytes()
-    done = CliRunner().invoke(main, ["convert", "nwb", str(path), "-o", str(path), "--overwrite"])
+    done = CliRunner().invoke(main, ["convert", command, str(path), "-o", str(path), "--overwrite"])
     assert done.exit_code == 1
     assert "foreign.nwb: found the source as the output, expected another file" in done.output
     assert path.read_bytes() == before

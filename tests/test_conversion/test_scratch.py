@@ -2,13 +2,12 @@
 
 import os
 import socket
-import subprocess
-import sys
 
 import pytest
 
 from nwb_compact.errors import NwbCompactError
 from nwb_compact_conversion.scratch import scratch_folder
+from tests.processes import dead_pid
 
 
 def test_it_is_gone_after_success_and_after_failure(tmp_path):
@@ -22,9 +21,7 @@ def test_it_is_gone_after_success_and_after_failure(tmp_path):
 
 
 def test_what_a_killed_conversion_left_is_swept_and_what_a_living_one_uses_is_not(tmp_path):
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    here, gone = socket.gethostname(), ended.pid
+    here, gone = socket.gethostname(), dead_pid()
     names = {"dead": f".a.nwb.sorting-{here}-{gone}", "living": f".a.nwb.sorting-{here}-{os.getppid()}",
              "elsewhere": f".a.nwb.sorting-another-host-{gone}", "another file": f".b.nwb.sorting-{here}-{gone}"}
     for name in names.values():

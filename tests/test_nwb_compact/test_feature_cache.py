@@ -14,6 +14,7 @@ from torch import nn
 from nwb_compact.backbones import BATCH_IMAGES, Backbone, features
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.feature_cache import HEADER_BYTES, cached_features, cached_values, default_cache_folder, images_sha256
+from tests.processes import dead_pid
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2 * BATCH_IMAGES + 3, 8, 12, 3), np.uint8)
 
@@ -215,9 +216,7 @@ def test_an_interrupted_file_leaves_nothing_behind(tmp_path):
 
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
     key = "0" * 32
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    left = tmp_path / f".{key}.features.writing-{socket.gethostname()}-{dead.pid}"
+    left = tmp_path / f".{key}.features.writing-{socket.gethostname()}-{dead_pid()}"
     kept = [tmp_path / f".{key}.features.writing-{socket.gethostname()}-{os.getppid()}", tmp_path / f".{key}.features.writing-elsewhere-1",
             tmp_path / "notes.txt"]
     for path in (left, *kept):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from nwb_compact import config, kept_teacher
 from nwb_compact.backbones import frozen_backbone, looked_at
@@ -109,8 +110,15 @@ def many_blocks():
     lambda arrays: arrays | {"enter.weight": np.zeros((2**20, 4, 1, 1, 1), np.float32)},
     lambda arrays: arrays | {"answer.scale": np.array([np.nan, 1], np.float32)},
 ])
-def test_damaged_arrays_are_one_line(change, results):
+def test_damaged_arrays_are_one_line(change, results, monkeypatch):
     damaged = replace(results, teacher=TeacherWeights(change(dict(results.teacher.arrays))))
+    load = torch.nn.Module.load_state_dict
+
+    def takes_no_memory(network, *arrays, **how):
+        assert all(parameter.is_meta for parameter in network.parameters())
+        return load(network, *arrays, **how)
+
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", takes_no_memory)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(NwbCompactError, match=r"^run example: found a teacher that cannot be put together"):
         kept_teacher.kept_teacher(damaged)

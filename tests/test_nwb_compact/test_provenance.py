@@ -6,7 +6,7 @@ import pytest
 
 from nwb_compact import __version__, provenance
 from nwb_compact.config import configure, flat
-from nwb_compact.provenance import input_hash, record
+from nwb_compact.provenance import command_line, input_hash, record
 from nwb_compact.responses import responses_of
 from nwb_compact.session import example_session
 
@@ -66,3 +66,14 @@ def test_the_input_hash_is_the_same_for_the_same_responses():
     holes[2, 0] = np.nan
     assert input_hash(responses) == input_hash(responses_of(example_session()))
     assert input_hash(replace(responses, mean=holes)) == input_hash(replace(responses, mean=np.asfortranarray(holes)))
+
+
+@pytest.mark.parametrize(("given", "kept"), [
+    ("/home/lab/day 1.nwb", "'day 1.nwb'"), ("results/", "results"), ("/", "/"), ("day.nwb", "day.nwb"),
+    ("--config=/home/lab/x=y.toml", "--config=x=y.toml"), ("--seed=3", "--seed=3"),
+    ("hf:facebook/dinov2-small", "hf:facebook/dinov2-small"), ("--backbone=hf:owner/model", "--backbone=hf:owner/model"),
+    ("torch:a/b:factory", "torch:a/b:factory"), ("https://example.org/a.nwb?key=secret", "https://example.org/a.nwb"),
+])
+def test_a_command_keeps_what_it_means_and_no_folder_or_key(given, kept, monkeypatch):
+    monkeypatch.setattr(provenance.sys, "argv", ["nwb-compact", "fit", given, "--resume"])
+    assert command_line("fit") == f"nwb-compact fit {kept}"

@@ -93,3 +93,19 @@ def test_validation_scores_are_read_as_they_were_written(written, read):
     results = replace(example_results(), provenance={} if written is None else {"teacher_member_validation_r2": written})
     assert teacher_validation_r2(results, "teacher_member") == read
     assert teacher_validation_r2(results) == ()
+
+
+def test_a_baseline_of_an_earlier_version_is_one_and_a_column_of_that_name_alone_is_not():
+    earlier = [name for name in score_columns(["ridge"]) if "ecci" not in name]
+    assert baselines_of(earlier) == ("ridge",)
+    assert baselines_of([*SCORE_COLUMNS, "mine_r2"]) == ()
+
+
+def test_images_that_the_fit_did_not_use_are_neither_preferred_nor_spurned_unless_it_used_none():
+    results = example_results()
+    prediction = np.repeat(np.arange(6, dtype=np.float32)[:, None], 2, axis=1)
+    results = replace(results, student_prediction=prediction, side=("unused", "fit", "fit", "validation", "scored", "unused"))
+    assert results.preferred_images(6).tolist() == [[4, 3, 2, 1]] * 2
+    assert results.spurned_images(2).tolist() == [[1, 2]] * 2
+    unused = replace(results, side=("unused",) * 6)
+    assert unused.preferred_images(2).tolist() == [[5, 4]] * 2

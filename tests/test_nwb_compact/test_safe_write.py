@@ -18,12 +18,14 @@ import h5py
 import pytest
 
 from nwb_compact import safe_write
+from nwb_compact.address import Address
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.nwb_results import run_ids, write_results
 from nwb_compact.nwb_session import write_session
 from nwb_compact.results import example_results
 from nwb_compact.safe_write import changed_copy, replaced_safely, require_writable
 from nwb_compact.session import example_session
+from tests.processes import dead_pid
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -209,11 +211,9 @@ def test_a_change_by_another_program_is_not_overwritten(file_path: Path) -> None
 
 
 def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_are_kept(file_path: Path) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    host = socket.gethostname()
-    dead = file_path.with_name(f".a.nwb.writing-{host}-{ended.pid}.nwb")
-    foreign = [f".a.nwb.writing-other.host-{ended.pid}.nwb", f".b.nwb.writing-{host}-{ended.pid}.nwb"]
+    host, gone = socket.gethostname(), dead_pid()
+    dead = file_path.with_name(f".a.nwb.writing-{host}-{gone}.nwb")
+    foreign = [f".a.nwb.writing-other.host-{gone}.nwb", f".b.nwb.writing-{host}-{gone}.nwb"]
     living = [f".a.nwb.writing-{host}-{os.getppid()}.nwb", *foreign]
     for path in (dead, *map(file_path.with_name, living)):
         path.write_text("left")
@@ -223,9 +223,8 @@ def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_are_kept(file
 
 
 def test_a_changed_copy_lasts_as_long_as_its_block_and_clears_up_after_the_dead(file_path: Path) -> None:
-    before, ended = file_path.read_bytes(), subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    file_path.with_name(f".a.nwb.writing-{socket.gethostname()}-{ended.pid}.nwb").write_bytes(b"of a killed run")
+    before = file_path.read_bytes()
+    file_path.with_name(f".a.nwb.writing-{socket.gethostname()}-{dead_pid()}.nwb").write_bytes(b"of a killed run")
 
     def write(copy: Path) -> None:
         shutil.copyfile(file_path, copy)
@@ -245,6 +244,8 @@ def test_a_missing_file_or_folder_is_named(tmp_path: Path) -> None:
         pass
     with pytest.raises(NwbCompactError, match=r"x\.nwb: found no file, expected an NWB file"):
         require_writable(tmp_path / "x.nwb")
+    with pytest.raises(NwbCompactError, match=f"^{tmp_path / 'none'}: found no folder, expected one to write b.nwb in"):
+        require_writable(Address("https://example.org/a.nwb"), output=tmp_path / "none" / "b.nwb")
     with pytest.raises(NwbCompactError, match=r"none: found no folder"), replaced_safely(tmp_path / "none" / "x.nwb"):
         pass
 

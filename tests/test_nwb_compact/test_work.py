@@ -1,3 +1,4 @@
+import socket
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,6 +11,7 @@ from nwb_compact import meter
 from nwb_compact.cost import Cost
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.work import Work, work_folder
+from tests.processes import dead_pid
 
 
 def work_in(folder) -> Work:
@@ -30,9 +32,12 @@ def test_an_array_is_computed_once_and_half_a_file_is_not_taken_for_one(tmp_path
         return np.arange(3.0)
 
     (tmp_path / ".a.npy.writing-host-7").write_bytes(b"killed while writing")
+    killed = tmp_path / f".a.npy.writing-{socket.gethostname()}-{dead_pid()}"
+    killed.write_bytes(b"killed while writing")
     np.testing.assert_array_equal(work.array("a", compute), [0, 1, 2])
     np.testing.assert_array_equal(work_in(tmp_path).array("a", compute), [0, 1, 2])
     assert len(calls) == 1
+    assert not killed.exists()
 
 
 def test_costs_add_up_over_resumptions_also_of_a_stage_that_failed(tmp_path):

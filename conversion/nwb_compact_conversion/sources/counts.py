@@ -120,7 +120,7 @@ def responses_of(
         kept = np.flatnonzero(~np.isnan(values).all(axis=1))
         return shown, SpikeCounts(kept.astype(np.uint32), _unsigned(values[kept]), description)
     if counted.axes == AXES[1]:
-        if not _whole(values[~np.isnan(values)]).all():
+        if _are_means(values, counted.axes):
             return None, MeanResponses(values, None, f"{description}; means over repeats")
         values = values[:, np.newaxis]
     return long_form(values, f"{description}. {ORDERED}")
@@ -235,10 +235,15 @@ def _misfits(shape: tuple[int, ...], order: tuple[str, ...], sizes: Mapping[str,
 # Values -----------------------------------------------------------------------------------------------------------------
 
 
+def _are_means(values: Float[np.ndarray, "..."], axes: tuple[str, ...]) -> bool:
+    """Whether values of an image and a unit are averages over repeats, and not counts of one."""
+    return axes == AXES[1] and not bool(_whole(values[~np.isnan(values)]).all())
+
+
 def _require_counts(where: str, values: Float[np.ndarray, "..."], axes: tuple[str, ...]) -> None:
     next_step = "correct the file, or responses.axes and responses.variable"
     missing = np.isnan(values)
-    is_mean = axes == AXES[1] and not _whole(values[~missing]).all()
+    is_mean = _are_means(values, axes)
     good = missing | (np.isfinite(values) & (values >= 0) if is_mean else _whole(values))
     expected = "a mean of at least 0" if is_mean else "whole counts of at least 0, or NaN where missing"
     _require(where, values, good, axes, expected, next_step)
