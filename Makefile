@@ -39,13 +39,14 @@ $(STAMP): constraints.txt pyproject.toml
 	@touch $(STAMP)
 
 # Each check names itself before it runs, so the last line before make's error says which one failed.
+# One process of tests per core, each with one thread, and a file's tests in one process, so what they share is made once.
 test: env
 	@run() { echo "== $$1"; shift; "$$@" || { echo "== FAILED: $$*" >&2; exit 1; }; }; \
 	run "style" $(BIN)/ruff check .; \
 	run "types" $(BIN)/mypy; \
 	run "import directions" $(BIN)/lint-imports; \
 	run "spelling" $(BIN)/codespell; \
-	run "tests and doctests" $(BIN)/pytest -q; \
+	run "tests and doctests" env OMP_NUM_THREADS=1 $(BIN)/pytest -q -n logical --dist loadfile; \
 	echo "== all checks passed"
 
 demo: env
