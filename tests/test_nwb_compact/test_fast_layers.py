@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional
@@ -65,3 +69,14 @@ def test_each_unit_mixes_its_own_inputs(units, filters, inputs):
         return torch.relu(functional.conv2d(x, w.flatten(0, 1)[:, :, None, None], b, groups=units))
 
     agree(found, gradients(plain, maps, weight, bias))
+
+
+def test_as_many_threads_as_the_user_said():
+    """Numba tells OpenMP, of which torch has its number too, to use every core."""
+    code = (
+        "import torch, nwb_compact.fit; from nwb_compact.fast_layers import depthwise; x = torch.randn(2, 4, 9, 9);"
+        "depthwise(x, torch.randn(4, 1, 5, 5, requires_grad=True), 1).sum().backward(); print(torch.get_num_threads())"
+    )
+    asked = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], env=asked, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
