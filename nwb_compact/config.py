@@ -196,7 +196,7 @@ class Fit(Stage):
     seed: int = Field(0, ge=0)
     """Everything random derives from it: same seed, same machine, same bytes of scores (on a GPU to the rounding of its sums)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto, cpu or cuda."""
+    """auto, cpu or cuda. On a CPU the variable OMP_NUM_THREADS tells how many threads compute; without it one a core."""
     split: Split = Split()
     teacher: Teacher = Teacher()
     student: Student = Student()
