@@ -126,7 +126,8 @@ def _by_image(by_unit: Tensor, like: Tensor) -> Tensor:
 
 
 def _depthwise_weight_gradient(padded: Tensor, gradient: Tensor, stride: int) -> Tensor:
-    threads, (summed, most_threads) = torch.get_num_threads(), _compiled()
+    summed, most_threads = _compiled()
+    threads = torch.get_num_threads()
     numba.set_num_threads(min(threads, most_threads))
     batch, channels, rows, columns = padded.shape
     sums = np.empty((threads, KERNEL_PX**2, channels), np.float32)

@@ -25,7 +25,7 @@ from tests.shortest_fit import SHORTEST_FIT
 
 ASKED = os.environ.get("NWB_COMPACT_DAMAGED")
 FILES, FITTED_EVERY = (40, 4) if ASKED is None else (int(ASKED), 1)
-LONGEST_S = 600
+LONGEST_S = 120
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,6 @@ from nwb_compact.results import SCORE_COLUMNS, score_columns
 from nwb_compact.student import predict
 from tests.shortest_fit import short_fit
 
-LONGEST_S = 1200
-"""After which a command is taken to hang; a slow machine that does much beside it needs minutes for a fit."""
 TINY = short_fit({
     "bootstraps": 20, "teacher.members": 2, "teacher.epochs": 3, "teacher.channels": 8, "teacher.trunk_channels": 8,
     "student.early_filters": [6, 6], "student.shared_filters": [6, 6, 6], "distill.images_seen": 400, "distill.views": 2,
@@ -30,7 +28,7 @@ TINY = short_fit({
 
 
 def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "nwb_compact.cli", *words], cwd=cwd, capture_output=True, text=True, timeout=LONGEST_S)
+    return subprocess.run([sys.executable, "-m", "nwb_compact.cli", *words], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +42,7 @@ def folder(tmp_path_factory) -> Path:
 
 def fitted(place: Path, name: str, *words: str, module: str = "nwb_compact.cli") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", module, *(["fit"] if module == "nwb_compact.cli" else [])]
-    return subprocess.run([*command, name, "--config", "tiny.toml", *words], cwd=place, capture_output=True, text=True, timeout=LONGEST_S)
+    return subprocess.run([*command, name, "--config", "tiny.toml", *words], cwd=place, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +102,7 @@ def test_a_fit_killed_at_several_stages_and_resumed_ends_with_the_same_scores(do
     for number, awaited in enumerate(stages):
         words = [sys.executable, "-m", "nwb_compact.fit", path.name, "--config", "tiny.toml", *(["--resume"] if number else [])]
         process = subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE)
-        deadline = time.monotonic() + LONGEST_S
+        deadline = time.monotonic() + 120
         while not list((folder / ".killed.nwb-compact").glob(f"*/{awaited}")) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         if process.poll() is None:
@@ -131,16 +129,16 @@ def test_of_fits_of_one_file_at_once_the_equal_one_is_refused_and_the_others_all
         return subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE, text=True)
 
     fits = [begun("1"), begun("2")]
-    deadline = time.monotonic() + LONGEST_S
+    deadline = time.monotonic() + 120
     while len(list((folder / ".busy.nwb-compact").glob("*/lock"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     for fit in fits:  # they wait, so that the third meets both however fast they are
         fit.send_signal(signal.SIGSTOP)
     equal = begun("1")
-    said = equal.communicate(timeout=LONGEST_S)[1]
+    said = equal.communicate(timeout=300)[1]
     for fit in fits:
         fit.send_signal(signal.SIGCONT)
-    told = [fit.communicate(timeout=LONGEST_S)[1] for fit in fits]
+    told = [fit.communicate(timeout=300)[1] for fit in fits]
     assert equal.returncode == 1, said
     assert "found the same work under way in another process" in said
     assert [fit.returncode for fit in fits] == [0, 0], told
@@ -154,11 +152,11 @@ def test_a_session_that_is_another_one_when_the_fit_ends_gets_no_results_and_the
     assert run("simulate", other.name, "--units", "4", "--images", "60", "--repeats", "3", "--seed", "9", cwd=folder).returncode == 0
     words = [sys.executable, "-m", "nwb_compact.fit", path.name, "--config", "tiny.toml"]
     process = subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + LONGEST_S
+    deadline = time.monotonic() + 120
     while not list((folder / ".exchanged.nwb-compact").glob("*/teacher.pt")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     os.replace(other, path)
-    before, said = path.read_bytes(), process.communicate(timeout=LONGEST_S)[1]
+    before, said = path.read_bytes(), process.communicate(timeout=300)[1]
     assert process.returncode == 1, said
     assert "exchanged.nwb: found other images or responses than when the fit began, expected the session that was fitted." in said
     assert path.read_bytes() == before

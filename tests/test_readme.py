@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TIMEOUT_S = 1200
+TIMEOUT_S = 420
 
 
 @dataclass(frozen=True)

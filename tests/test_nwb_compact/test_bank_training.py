@@ -49,6 +49,7 @@ def test_what_is_fixed_does_not_learn():
     assert len(fixed) == 5
     assert sorted([*fixed, *learning]) == sorted(id(one) for one in bank.parameters())
     assert len(matrices["params"]) == len(matrices["shapes"]) == 6
+    assert len(parameter_groups(a_bank())[0]["params"]) - len(others["params"]) == 2, "the biases"
 
 
 def test_a_step_changes_the_filters_of_all_layers_by_the_same_share_of_what_they_are():

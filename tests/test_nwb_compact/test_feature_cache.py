@@ -247,7 +247,7 @@ def test_two_processes_that_make_the_same_file_do_not_harm_each_other(tmp_path):
     ready = [tmp_path / "one is ready", tmp_path / "the other is ready"]
     command = [sys.executable, "-c", TOGETHER, str(tmp_path / "cache")]
     both = [subprocess.Popen([*command, *map(str, order)]) for order in (ready, ready[::-1])]
-    assert [process.wait(timeout=1200) for process in both] == [0, 0]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
     images = np.random.default_rng(0).integers(0, 256, (67, 8, 12, 3), np.uint8)
     found = cached_features(Backbone("pool", nn.AvgPool2d(4), "1f"), images, tmp_path / "cache", name="features")
     np.testing.assert_array_equal(found, features(nn.AvgPool2d(4), images))

@@ -431,7 +431,7 @@ def test_the_command_as_it_is_typed_says_the_key_nowhere(server, tmp_path):
     where = ["--dandiset", DANDISET, "--instance", server.address]
     typed = [sys.executable, "-m", "nwb_compact.cli", "share", str(file), *where, "--yes", "--debug"]
     environment = {**os.environ, "XDG_CACHE_HOME": str(home / "cache"), "XDG_STATE_HOME": str(home / "state"), "DANDI_LOG_LEVEL": "DEBUG"}
-    done = subprocess.run(typed, env=environment, capture_output=True, text=True, timeout=1200)
+    done = subprocess.run(typed, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert re.search(r"^\S+: sub-M1/.*found an error of the archive .*\[key\]", done.stderr, re.MULTILINE), done.stderr
     assert KEY not in done.stdout + done.stderr + " ".join(typed)
