@@ -1,8 +1,9 @@
-"""Is what `interpret` says true? Asked of simulated neurons, whose wiring is known.
+"""Is what `interpret` says true? Asked of simulated neurons, whose wiring is known, and of the published models.
 
     python benchmarks/interpretation.py labels [--seeds 20]
     python benchmarks/interpretation.py images SESSION.nwb [--run RUN] [--pool 5000]
     python benchmarks/interpretation.py detectors MODELS.nwb [--run RUN] [--threads 2]
+    python benchmarks/interpretation.py population MODELS.nwb [--run RUN] [--shown 300]
     python benchmarks/interpretation.py speed SESSION.nwb [--run RUN] [--minutes 10]
 
 labels: a dot, an edge, a colour, a curvature and a texture neuron of each seed are shown the battery themselves; how many get the label of
@@ -16,6 +17,11 @@ detectors: of all students of a run (the published models: `nwb-compact convert 
 necessary the filters of each layer are for that. Exit status 1 unless there is one that the study describes: a filter of its layer 4 is
 necessary (index of at least 0.75), and none of its layer 3 (all below 0.25). The study counts kernels, so its filter k of layer 4 is the
 one that gives our map k of layer 3.
+
+population: of the same students, after which layer filters fall most, how alike the layers of different ones are (CKA), and how alike
+their answers, over `--shown` natural images of the file. Exit status 1 unless it is as in the study: the largest fall after layer 3 in
+198 of 219, by 50 filters in the median, p < 0.001; layers 1 and 2 more alike than 4 and 5, p < 0.001; answers with a mean r2 of 0.11,
+within 0.02.
 
 speed: `nwb-compact interpret` of copies of the file, with a quarter, a half and all of the units of a run. Exit status 1 unless all take at
 most `--minutes`, and the cost of a unit does not rise by more than a tenth from half of them to all.
@@ -39,16 +45,18 @@ from threadpoolctl import threadpool_limits
 from nwb_compact.findings import size_curve
 from nwb_compact.images import as_rgb
 from nwb_compact.interpretation.ablation import answers_without_each, filters, size_index
+from nwb_compact.interpretation.consolidation import consolidation, drop_test
 from nwb_compact.interpretation.physiology import probed, tuning
 from nwb_compact.interpretation.preference import preferences
 from nwb_compact.interpretation.receptive_field import receptive_fields
+from nwb_compact.interpretation.similarity import early_late_test, output_similarity, similarity
 from nwb_compact.interpretation.stimuli import battery
 from nwb_compact.natural_images import natural_images
 from nwb_compact.nwb_interpretation import read_interpretation
 from nwb_compact.nwb_results import read_results
 from nwb_compact.nwb_session import open_session
 from nwb_compact.simulated_neurons import LATER_ROLES, Neuron, expected_counts, neurons_from_wiring, simulated_neurons
-from nwb_compact.student import N_LAYERS, predict_all
+from nwb_compact.student import N_LAYERS, filters_per_layer, predict_all
 
 LEAST_SUPPRESSION, LARGEST_DOT_PX = 0.5, 24.0
 MUST_BE_RIGHT = ("dot", "edge", "colour", "curvature")
@@ -62,7 +70,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
     asked: dict[Callable[[argparse.Namespace], bool], dict[str, float]] = {
-        labels: {"seeds": 20}, images: {"pool": 5000}, detectors: {"threads": 2}, speed: {"minutes": 10.0},
+        labels: {"seeds": 20}, images: {"pool": 5000}, detectors: {"threads": 2}, population: {"shown": 300},
+        speed: {"minutes": 10.0},
     }
     for measure, defaults in asked.items():
         command = commands.add_parser(measure.__name__)
@@ -160,6 +169,27 @@ def detectors(wanted: argparse.Namespace) -> bool:
         unit, indices = selective[row], " ".join(f"{one:.2f}" for one in found[row])
         print(f"{unit:4d} {tuned['dot_px'][unit]:8g} {tuned['size_suppression'][unit]:12.2f}  {indices}")
     return bool(as_described.any())
+
+
+def population(wanted: argparse.Namespace) -> bool:
+    """What the students of a run have in common."""
+    results = read_results(wanted.session, wanted.run)[-1]
+    with open_session(wanted.session) as session:
+        natural = np.flatnonzero(np.array(session.images.kind) == "natural")
+        shown = as_rgb(session.images.pixels[natural[np.linspace(0, len(natural) - 1, wanted.shown).astype(int)]])
+    filters = np.stack([filters_per_layer(student) for student in results.students])
+    after, fall = np.bincount(consolidation(filters)["largest_drop_after_layer"], minlength=N_LAYERS), drop_test(filters)
+    print(f"{len(filters)} students: the largest fall is after layer 1, 2, 3, 4 in {', '.join(map(str, after[1:5]))}; after layer 3 "
+          f"{fall['median_drop'][0]:.0f} filters in the median, p = {fall['p'][0]:.4f}")
+    similar = similarity(results.students, shown)
+    test = early_late_test(similar)
+    print(f"CKA of layers 1 to 5 over {len(shown)} images, medians of pairs: " + " ".join(f"{one:.2f}" for one in similar["median_cka"])
+          + f"; layers 1 and 2 {test['median_early'][0]:.2f}, 4 and 5 {test['median_late'][0]:.2f}, p = {test['p'][0]:.4f}")
+    answers = np.nanmean(output_similarity(predict_all(results.students, shown))["mean_r2"])
+    print(f"answers of different students: mean r2 {answers:.3f}")
+    as_filters = after[3] == 198 and fall["median_drop"][0] == 50 and fall["p"][0] < 0.001
+    alike = test["median_early"][0] > test["median_late"][0] and test["p"][0] < 0.001 and abs(answers - 0.11) <= 0.02
+    return bool(as_filters and alike)
 
 
 def speed(wanted: argparse.Namespace) -> bool:
