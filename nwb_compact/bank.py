@@ -20,9 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nwb_compact.fast_layers import AFTER, BEFORE, depthwise, first_layer, pointwise
+from nwb_compact.fused_layers import OwnLayers, squared_error
 from nwb_compact.results import StudentWeights
 from nwb_compact.student import INPUT_MEAN, KERNEL_PX, MAP_PX, N_LAYERS, STRIDES
 
+ABOVE_ARE_OWN = 2
+"""The last layer that units may share where the layers above are trained as each unit's own (see `fused_layers`)."""
 SPACE = 10.0
 """Sum of a new separable readout over its places; of that size, filters and places learn about equally fast."""
 SCALED_BY = 64
@@ -105,13 +108,41 @@ class Bank(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (batch 3 112 112) in 0..255 to answers (batch unit), in the units the bank was trained on."""
+        return self.contributions(self._maps(images, N_LAYERS)).sum(dim=2) + self.offset
+
+    def squared_error(self, images: Tensor, wanted: Tensor) -> Tensor:
+        """Mean squared error of the answers (batch unit) to images, for training: on a CPU it comes with its gradients."""
+        if images.device.type == "cpu" and self.shape.shared_layers <= ABOVE_ARE_OWN:
+            return squared_error(self.spatial(self._maps(images, ABOVE_ARE_OWN), ABOVE_ARE_OWN + 1), self._own_layers(), wanted)
+        return functional.mse_loss(self(images).float(), wanted)
+
+    def _maps(self, images: Tensor, last_layer: int) -> Tensor:
+        """What a layer makes of images; nothing flows back through layers that are fixed."""
         learning = torch.is_grad_enabled()
         with torch.set_grad_enabled(learning and self.fixed_layers == 0):
             x = self.enter(images)
-        for layer in range(2, N_LAYERS + 1):
+        for layer in range(2, last_layer + 1):
             with torch.set_grad_enabled(learning and layer > self.fixed_layers):
                 x = self.mix(self.spatial(x, layer), layer)
-        return self.contributions(x).sum(dim=2) + self.offset
+        return x
+
+    def _own_layers(self) -> OwnLayers:
+        """Layers 3 to 5 and the readout, each unit's weights for the filters of layer 2 that it uses or has."""
+        n_units, used = self.shape.n_units, self.has(ABOVE_ARE_OWN)
+        sizes = torch.stack([self.has(layer).sum(dim=1) for layer in range(ABOVE_ARE_OWN, N_LAYERS + 1)], dim=1)
+        most = int(sizes[:, 0].max())
+        reads = used.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+        third, fourth, fifth = list(self.pointwise)[ABOVE_ARE_OWN - 1 :]
+        third = (third * used[:, None]).gather(2, reads[:, None].expand(-1, third.shape[1], -1))
+        if self.shape.shared_layers < ABOVE_ARE_OWN:
+            reads = reads + torch.arange(n_units)[:, None] * self.shape.widths[ABOVE_ARE_OWN - 1]
+        separable = self.shape.readout == "separable"
+        return OwnLayers(
+            reads, sizes, (third, fourth, fifth),
+            tuple(kernel.reshape(n_units, -1, KERNEL_PX**2) for kernel in list(self.depthwise)[ABOVE_ARE_OWN:]),
+            tuple(bias.reshape(n_units, -1) for bias in list(self.bias)[ABOVE_ARE_OWN:]),
+            self.readout_filter[:, :, None] * self.readout_space[:, None] if separable else self.readout, self.offset,
+        )
 
     def fix(self, layers: int) -> "Bank":
         """Leave layers 1 to `layers` as they are in all training to come: nothing flows back through the large maps, which cost most."""

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Integer, UInt8
 from torch import Tensor
-from torch.nn import functional
 
 from nwb_compact import config
 from nwb_compact.bank import SCALED_BY, Bank, BankShape, new_bank
@@ -161,8 +160,7 @@ def train_bank(
     def loss(part: Batch) -> Tensor:
         images, z, share = part
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-            predicted = bank(as_tensor(images, device))
-        return share * functional.mse_loss(predicted.float(), torch.from_numpy(z).to(device))
+            return share * bank.squared_error(as_tensor(images, device), torch.from_numpy(z).to(device))
 
     smooth_after = {round(EPOCHS * 0.8 * (k + 1) / settings.blur_times) - 1 for k in range(settings.blur_times)}
 

@@ -5,8 +5,6 @@ slowly as it applies them, calls one small product after another for units that 
 largest map only to put a border around it. Everything here is float32, channels last in memory, and equals torch's plain operators.
 """
 
-import inspect
-from functools import cache
 from typing import Any
 
 import numba
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nwb_compact.compiled import compiled, threads
 from nwb_compact.operations import beside_torch
 
 KERNEL_PX = 5
@@ -46,7 +45,8 @@ def pointwise(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     groups = len(weight)
     if groups == 1 or maps.device.type != "cpu":
         return torch.relu(functional.conv2d(maps, weight.flatten(0, 1)[:, :, None, None], bias, groups=groups))
-    return _Grouped.apply(maps, weight, bias)
+    answers = _by_image(torch.bmm(_by_unit(maps, groups), weight.transpose(1, 2)), maps) + bias[:, None, None]
+    return torch.relu(answers)
 
 
 def _last(maps: Tensor) -> Tensor:
@@ -94,26 +94,6 @@ class _Depthwise(torch.autograd.Function):
         return of_maps, of_weight, None
 
 
-class _Grouped(torch.autograd.Function):
-    """One batched matrix product for all units: (unit place input) x (unit input filter)."""
-
-    @staticmethod
-    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        answers = _by_image(torch.bmm(_by_unit(maps, len(weight)), weight.transpose(1, 2)), maps).permute(0, 2, 3, 1)
-        rectified = answers.add_(bias).relu_().permute(0, 3, 1, 2)
-        ctx.save_for_backward(maps, weight, rectified)
-        return rectified
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        maps, weight, rectified = ctx.saved_tensors
-        inner = torch.ops.aten.threshold_backward(_last(gradients[0]), rectified, 0)
-        by_unit = _by_unit(inner, len(weight))
-        of_maps = _by_image(torch.bmm(by_unit, weight), maps) if ctx.needs_input_grad[0] else None
-        of_weight = torch.bmm(by_unit.transpose(1, 2), _by_unit(maps, len(weight)))
-        return of_maps, of_weight, inner.sum(dim=(0, 2, 3))
-
-
 def _by_unit(maps: Tensor, n_units: int) -> Tensor:
     """(batch unit*channel row column), channels last, as (unit place channel) without a copy."""
     return maps.permute(0, 2, 3, 1).reshape(-1, n_units, maps.shape[1] // n_units).transpose(0, 1)
@@ -126,13 +106,10 @@ def _by_image(by_unit: Tensor, like: Tensor) -> Tensor:
 
 
 def _depthwise_weight_gradient(padded: Tensor, gradient: Tensor, stride: int) -> Tensor:
-    summed, most_threads = _compiled()
-    threads = torch.get_num_threads()
-    numba.set_num_threads(min(threads, most_threads))
     batch, channels, rows, columns = padded.shape
-    sums = np.empty((threads, KERNEL_PX**2, channels), np.float32)
+    sums = np.empty((threads(), KERNEL_PX**2, channels), np.float32)
     shape = (batch, rows, columns, channels, gradient.shape[2], gradient.shape[3])
-    summed(_flat(padded), _flat(gradient), shape, stride, sums)
+    _sum_products(_flat(padded), _flat(gradient), shape, stride, sums)
     beside_torch(2 * KERNEL_PX**2 * gradient.numel())
     return torch.from_numpy(sums.sum(axis=0).T.reshape(channels, 1, KERNEL_PX, KERNEL_PX))
 
@@ -141,18 +118,7 @@ def _flat(maps: Tensor) -> np.ndarray:
     return maps.detach().permute(0, 2, 3, 1).reshape(-1).numpy()
 
 
-@cache
-def _compiled() -> tuple[Any, int]:
-    """The sum and as many threads as numba has; compiled at the first need, and without the shape check that tests put around all.
-
-    As numba starts its threads it tells OpenMP, and so torch, to use one a core, whatever OMP_NUM_THREADS or the caller said before.
-    """
-    threads = torch.get_num_threads()
-    most_threads = numba.get_num_threads()  # starts them
-    torch.set_num_threads(threads)
-    return numba.njit(parallel=True, fastmath=True, error_model="numpy")(inspect.unwrap(_sum_products)), most_threads
-
-
+@compiled(parallel=True)
 def _sum_products(maps: Any, gradient: Any, shape: Any, stride: Any, sums: Any) -> None:
     """Sum of map x gradient for each of the 25 places of a kernel and each channel; every thread takes its share of the images.
 
