@@ -75,8 +75,8 @@ def channel_maps(images: UInt8[np.ndarray, "image height width 3"], channels: Se
             raise KeyError(f"no channel {channel!r}; the names are in nwb_compact.simulated_filters.CHANNELS")
     scaled = images / 255.0
     linear = _LinearResponses(scaled)
-    rows, columns = (_blur_matrix(size // STRIDE_PX, POOL_SIGMA_PX / STRIDE_PX, 1) for size in images.shape[1:3])
-    return {channel: rows @ np.maximum(linear.of(channel), 0) @ columns.T for channel in dict.fromkeys(channels)}
+    pool = [_blur_matrix(size // STRIDE_PX, POOL_SIGMA_PX / STRIDE_PX, 1) for size in images.shape[1:3]]
+    return {channel: _filtered(np.maximum(linear.of(channel), 0), *pool) for channel in dict.fromkeys(channels)}
 
 
 class _LinearResponses:
@@ -122,7 +122,7 @@ def _gabor(planes: Planes, wavelength_px: float, angle: float) -> Complex[np.nda
     frequency = 2 * np.pi / wavelength_px
     row_filter = _filter_matrix(planes.shape[1], sigma, -frequency * np.sin(angle))  # rows count downwards
     column_filter = _filter_matrix(planes.shape[2], sigma, frequency * np.cos(angle))
-    paired = row_filter @ planes @ column_filter.T
+    paired = _filtered(planes, row_filter, column_filter)
     paired -= np.exp(-((frequency * sigma) ** 2) / 2) * _smoothed(planes, sigma)
     return paired / _step_response(sigma, frequency)
 
@@ -135,7 +135,15 @@ def _step_response(sigma: float, frequency: float) -> float:
 
 
 def _smoothed(planes: Planes, sigma_px: float) -> Maps:
-    return _blur_matrix(planes.shape[1], sigma_px, STRIDE_PX) @ planes @ _blur_matrix(planes.shape[2], sigma_px, STRIDE_PX).T
+    return _filtered(planes, *(_blur_matrix(size, sigma_px, STRIDE_PX) for size in planes.shape[1:]))
+
+
+def _filtered(
+    planes: Planes, rows: np.ndarray, columns: np.ndarray
+) -> Float[np.ndarray, "image row column"] | Complex[np.ndarray, "image row column"]:
+    """rows @ plane @ columns.T, one product for all planes: threads that share so many small ones wait for each other most of the time."""
+    along_columns = np.tensordot(planes, columns, axes=(2, 1))
+    return np.moveaxis(np.tensordot(rows, along_columns, axes=(1, 1)), 1, 0)
 
 
 def _blur_matrix(size: int, sigma: float, stride: int) -> Float[np.ndarray, "output input"]:
