@@ -141,7 +141,7 @@ def _smoothed(planes: Planes, sigma_px: float) -> Maps:
 def _filtered(
     planes: Planes, rows: np.ndarray, columns: np.ndarray
 ) -> Float[np.ndarray, "image row column"] | Complex[np.ndarray, "image row column"]:
-    """rows @ plane @ columns.T, one product for all planes: threads that share so many small ones wait for each other most of the time."""
+    """Of each plane rows @ plane @ columns.T, in one product for all: threads that share many small ones mostly wait for each other."""
     along_columns = np.tensordot(planes, columns, axes=(2, 1))
     return np.moveaxis(np.tensordot(rows, along_columns, axes=(1, 1)), 1, 0)
 
