@@ -26,6 +26,9 @@ from nwb_compact.student import INPUT_MEAN, KERNEL_PX, MAP_PX, N_LAYERS, STRIDES
 
 ABOVE_ARE_OWN = 2
 """The last layer that units may share where the layers above are trained as each unit's own (see `fused_layers`)."""
+REMEMBERED, LEAST_ERROR = 0.98, 1e-3
+"""Share of a unit's error of before that each step keeps (some 50 steps count), and the least that one is divided by; z-scored answers vary
+by 1."""
 SPACE = 10.0
 """Sum of a new separable readout over its places; of that size, filters and places learn about equally fast."""
 SCALED_BY = 64
@@ -59,6 +62,7 @@ class Bank(nn.Module):
     """All students of a session as one stacked network; layers are numbered from 1, as everywhere."""
 
     mean: Tensor
+    unit_error: Tensor
 
     def __init__(self, shape: BankShape, masks: tuple[Bool[np.ndarray, "unit filter"], ...] | None = None):
         """Build a bank with random weights; `new_bank` also scales them to images.
@@ -84,6 +88,7 @@ class Bank(nn.Module):
         if shape.readout == "dense" and shape.shared_layers == N_LAYERS:
             raise ValueError("a dense readout needs filters of layer 5 that are each unit's own")
         self.register_buffer("mean", torch.tensor(INPUT_MEAN)[None, :, None, None])
+        self.register_buffer("unit_error", torch.ones(shape.n_units))  # kept with the weights, so that what is resumed goes on the same
         n_units, widths = shape.n_units, shape.widths
         self.kernel = nn.Parameter(torch.randn(widths[0], 3, KERNEL_PX, KERNEL_PX))
         self.bias = nn.ParameterList(torch.zeros(shape.total(layer)) for layer in range(1, N_LAYERS + 1))
@@ -110,11 +115,23 @@ class Bank(nn.Module):
         """Images (batch 3 112 112) in 0..255 to answers (batch unit), in the units the bank was trained on."""
         return self.contributions(self._maps(images, N_LAYERS)).sum(dim=2) + self.offset
 
-    def squared_error(self, images: Tensor, wanted: Tensor) -> Tensor:
-        """Mean squared error of the answers (batch unit) to images, for training: on a CPU it comes with its gradients."""
+    def loss(self, images: Tensor, wanted: Tensor) -> Tensor:
+        """What training makes small: the mean squared error of the answers (batch unit), each unit's over what it lately was.
+
+        A plain mean would leave shared layers to the units that are hard to predict: of what an easy unit still lacks, the gradient is
+        small. Divided by itself, the error of each unit counts alike, as in maximum likelihood with a noise of its own for each unit
+        (Kendall, Gal & Cipolla 2018). Times the mean of all, the loss stays what it would be.
+        """
+        weights = self.unit_error.mean() / self.unit_error
         if images.device.type == "cpu" and self.shape.shared_layers <= ABOVE_ARE_OWN:
-            return squared_error(self.spatial(self._maps(images, ABOVE_ARE_OWN), ABOVE_ARE_OWN + 1), self._own_layers(), wanted)
-        return functional.mse_loss(self(images).float(), wanted)
+            maps = self.spatial(self._maps(images, ABOVE_ARE_OWN), ABOVE_ARE_OWN + 1)
+            loss, errors = squared_error(maps, self._own_layers(), wanted, weights)
+        else:
+            errors = ((self(images).float() - wanted) ** 2).mean(dim=0)
+            loss = (weights * errors).mean()
+        if self.training:
+            self.unit_error.lerp_(errors.detach(), 1 - REMEMBERED).clamp_(min=LEAST_ERROR)
+        return loss
 
     def _maps(self, images: Tensor, last_layer: int) -> Tensor:
         """What a layer makes of images; nothing flows back through layers that are fixed."""

@@ -160,7 +160,7 @@ def train_bank(
     def loss(part: Batch) -> Tensor:
         images, z, share = part
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-            return share * bank.squared_error(as_tensor(images, device), torch.from_numpy(z).to(device))
+            return share * bank.loss(as_tensor(images, device), torch.from_numpy(z).to(device))
 
     smooth_after = {round(EPOCHS * 0.8 * (k + 1) / settings.blur_times) - 1 for k in range(settings.blur_times)}
 

@@ -53,8 +53,10 @@ class OwnLayers:
     offset: Float32[Tensor, "unit"]
 
 
-def squared_error(maps: Float32[Tensor, "batch map 28 28"], layers: OwnLayers, wanted: Float32[Tensor, "batch unit"]) -> Tensor:
-    """Mean squared error of all units' answers, whose gradients are computed with it, while the maps are at hand.
+def squared_error(
+    maps: Float32[Tensor, "batch map 28 28"], layers: OwnLayers, wanted: Float32[Tensor, "batch unit"], weights: Float32[Tensor, "unit"]
+) -> tuple[Float32[Tensor, ""], Float32[Tensor, "unit"]]:
+    """Error of all units' answers, whose gradients are computed with it, while the maps are at hand.
 
     Parameters
     ----------
@@ -64,12 +66,18 @@ def squared_error(maps: Float32[Tensor, "batch map 28 28"], layers: OwnLayers, w
         What stands above.
     wanted
         Answers.
+    weights
+        Of units.
+
+    Returns
+    -------
+    Mean over units of weight x mean squared error, which can be differentiated, and the mean squared error of each unit, which cannot.
     """
-    weights = [
+    arrays = [
         *(_in_fours(weight, 2) for weight in layers.pointwise), *(_in_fours(kernel, 1) for kernel in layers.depthwise),
         *(_in_fours(bias, 1) for bias in layers.bias), _in_fours(_as_planes(layers.readout), 1),
     ]
-    return _SquaredError.apply(maps, wanted, _in_fours(layers.reads, 1), layers.sizes, layers.offset, *weights)
+    return _SquaredError.apply(maps, wanted, weights, _in_fours(layers.reads, 1), layers.sizes, layers.offset, *arrays)
 
 
 def _in_fours(weight: Tensor, axes: int) -> Tensor:
@@ -96,27 +104,32 @@ _places(INSIDE)[:] = 1.0
 class _SquaredError(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, maps: Tensor, wanted: Tensor, reads: Tensor, sizes: Tensor, offset: Tensor, *weights: Tensor
-    ) -> Tensor:
+        ctx: Any, maps: Tensor, wanted: Tensor, weights: Tensor, reads: Tensor, sizes: Tensor, offset: Tensor, *layers: Tensor
+    ) -> tuple[Tensor, Tensor]:
         planes = np.zeros((*maps.shape[:2], PITCH), np.float32)
         _places(planes)[:] = maps.detach().numpy()
-        arrays = tuple(weight.detach().contiguous().numpy() for weight in weights)
+        arrays = tuple(weight.detach().contiguous().numpy() for weight in layers)
+        scale = (2 * weights / wanted.numel()).numpy()
         turned = tuple(np.ascontiguousarray(weight.transpose(0, 2, 1)) for weight in arrays[:3])
         in_fours = -(-sizes.numpy() // AT_ONCE) * AT_ONCE
         by_image, by_unit = _lanes(threads(), *wanted.shape)
         sums = tuple(np.zeros((by_image, *array.shape), np.float32) for array in arrays)
         of_maps, errors = np.zeros((by_unit, *planes.shape), np.float32), np.empty(wanted.shape, np.float32)
-        _learn(planes, reads.numpy(), in_fours, arrays, turned, offset.detach().numpy(), wanted.numpy(), INSIDE, sums, of_maps, errors)
+        _learn(
+            planes, reads.numpy(), in_fours, arrays, turned, offset.detach().numpy(), wanted.numpy(), scale, INSIDE, sums, of_maps, errors
+        )
         beside_torch(_flop(sizes.numpy()) * len(maps))
-        of_offset = torch.from_numpy(errors.sum(axis=0) * np.float32(2 / errors.size))
+        of_offset = torch.from_numpy(errors.sum(axis=0) * scale)
         of_weights = (torch.from_numpy(of_parts.sum(axis=0)) for of_parts in sums)
         ctx.save_for_backward(torch.from_numpy(_places(of_maps.sum(axis=0))), of_offset, *of_weights)
-        return torch.tensor(np.mean(errors.astype(np.float64) ** 2), dtype=torch.float32)
+        of_units = torch.from_numpy((errors**2).mean(axis=0))
+        ctx.mark_non_differentiable(of_units)
+        return (weights * of_units).mean(), of_units
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        of_maps, *of_weights = (held * gradients[0] for held in ctx.saved_tensors)
-        return of_maps, None, None, None, *of_weights
+        of_maps, *of_layers = (held * gradients[0] for held in ctx.saved_tensors)
+        return of_maps, None, None, None, None, *of_layers
 
 
 def _lanes(most: int, n_images: int, n_units: int) -> tuple[int, int]:
@@ -256,7 +269,7 @@ def _read_back(slope: Any, of_readout: Any, maps: Any, readout: Any, of_answer: 
 
 @compiled()
 def _learn_one(
-    maps: Any, reads: Any, sizes: Any, weights: Any, turned: Any, offset: Any, wanted: Any, inside: Any, scale: Any, unit: Any, lane: Any,
+    maps: Any, reads: Any, sizes: Any, weights: Any, turned: Any, offset: Any, wanted: Any, scale: Any, inside: Any, unit: Any, lane: Any,
     planes: Any, sums: Any, of_maps: Any,
 ) -> Any:
     """One image through one unit and back: its error; adds to the sums of gradients."""
@@ -296,19 +309,19 @@ def _learn_one(
 
 @compiled(parallel=True)
 def _learn(
-    maps: Any, reads: Any, sizes: Any, weights: Any, turned: Any, offset: Any, wanted: Any, inside: Any,
+    maps: Any, reads: Any, sizes: Any, weights: Any, turned: Any, offset: Any, wanted: Any, scale: Any, inside: Any,
     sums: Any, of_maps: Any, errors: Any,
 ) -> None:
     """Errors (image unit), gradients of weights summed over each part of the images, and of maps summed over each part of the units."""
     by_image, by_unit = len(sums[0]), len(of_maps)
     n_images, n_units = errors.shape
-    most, scale = max(sizes[:, 1].max(), sizes[:, 2].max(), sizes[:, 3].max()), np.float32(2.0 / errors.size)
+    most = max(sizes[:, 1].max(), sizes[:, 2].max(), sizes[:, 3].max())
     for lane in numba.prange(by_image * by_unit):
         image_lane, unit_lane = lane % by_image, lane // by_image
         planes = np.zeros((7, most, PITCH), np.float32)
         for image in range(image_lane, n_images, by_image):
             for unit in range(unit_lane, n_units, by_unit):
                 errors[image, unit] = _learn_one(
-                    maps[image], reads[unit], sizes[unit], weights, turned, offset[unit], wanted[image, unit], inside, scale,
-                    unit, image_lane, planes, sums, of_maps[unit_lane, image],
+                    maps[image], reads[unit], sizes[unit], weights, turned, offset[unit], wanted[image, unit], scale[unit],
+                    inside, unit, image_lane, planes, sums, of_maps[unit_lane, image],
                 )

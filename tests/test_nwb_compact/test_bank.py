@@ -318,3 +318,29 @@ def test_the_others_learn_what_they_would_learn_anyway(fixed):
                 assert array.grad is None
             else:
                 torch.testing.assert_close(array.grad, whole.grad, rtol=1e-4, atol=1e-5 * float(whole.grad.abs().max()))
+
+
+@pytest.mark.parametrize("shared_layers", [2, 5])
+def test_the_error_of_each_unit_is_weighed_by_what_it_lately_was(shared_layers):
+    bank = Bank(BankShape(3, WIDTHS, shared_layers)).train()
+    images, wanted = 255 * torch.rand(4, 3, 112, 112), torch.randn(4, 3) * torch.tensor([0.01, 1.0, 100.0])
+    with torch.no_grad():
+        errors = ((bank(images) - wanted) ** 2).mean(dim=0)
+        torch.testing.assert_close(bank.loss(images, wanted), errors.mean())
+        remembered = 0.98 + 0.02 * errors
+        torch.testing.assert_close(bank.unit_error, remembered)
+        torch.testing.assert_close(bank.loss(images, wanted), (errors / remembered).mean() * remembered.mean())
+        bank.unit_error.copy_(errors)
+        torch.testing.assert_close(bank.eval().loss(images, wanted), errors.mean())
+        torch.testing.assert_close(bank.unit_error, errors)
+
+
+@pytest.mark.parametrize("shared_layers", [2, 5])
+def test_no_unit_is_so_well_predicted_that_it_counts_for_all(shared_layers):
+    bank = Bank(BankShape(2, WIDTHS, shared_layers)).train()
+    images = 255 * torch.rand(4, 3, 112, 112)
+    with torch.no_grad():
+        right = bank(images)
+        for _ in range(400):
+            bank.loss(images, right)
+    torch.testing.assert_close(bank.unit_error, torch.full((2,), 1e-3))

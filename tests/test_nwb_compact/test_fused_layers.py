@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from nwb_compact.bank import Bank, BankShape
 from nwb_compact.operations import counted
@@ -22,13 +21,14 @@ def bank_of(shape, missing=False, seed=0):
             for mask in masks[shape.shared_layers :]:
                 mask[unit, rng.integers((mask.shape[1] + 1) // 2, mask.shape[1] + 1) :] = False
     torch.manual_seed(seed)
-    bank = Bank(shape, tuple(masks))
+    bank = Bank(shape, tuple(masks)).eval()  # in training the errors by which units are weighed would change between two calls
     with torch.no_grad():
         bank.kernel.mul_(0.01)  # answers of about the size of the biases, so that most filters are rectified at some places only
         for layer, bias in enumerate(bank.bias, start=1):
             bias.normal_(2, 3)
             if layer > shape.shared_layers:
                 bias.mul_(bank.has(layer).flatten())
+        bank.unit_error.uniform_(0.2, 1.0)
         weights = bank.readout_filter if shape.readout == "separable" else bank.readout
         weights[~bank.has(5)] = 0.0
     return bank
@@ -40,11 +40,12 @@ def lesson(shape, n_images=N_IMAGES):
 
 
 def layer_by_layer(bank, images, wanted):
-    return functional.mse_loss(bank(images), wanted)
+    weights = bank.unit_error.mean() / bank.unit_error
+    return (weights * (bank(images) - wanted) ** 2).mean()
 
 
 def in_one_pass(bank, images, wanted):
-    return bank.squared_error(images, wanted)
+    return bank.loss(images, wanted)
 
 
 def learned(bank, error_of, images, wanted, share=0.3):
