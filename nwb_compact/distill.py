@@ -123,7 +123,7 @@ def train_bank(
     bank: Bank, taught: Lessons, settings: config.Distill, *, images_seen: int, learning_rate: float, seed: int, device: str = "cpu",
     checkpoint: Path | None = None, advance: Advance = silent,
 ) -> Bank:
-    """Train all students of a bank on the teacher's answers by mean squared error; the bank is changed in place and returned.
+    """Train all students of a bank on the teacher's answers (`Bank.loss`); the bank is changed in place and returned.
 
     Spatial kernels of layers 2 to 5 are smoothed now and then (see docs/methods.md), which keeps filters readable and costs no accuracy.
 
