@@ -22,9 +22,9 @@ from nwb_compact.training import derived_seed
 from nwb_compact.work import Work
 
 Students = tuple[StudentWeights, ...]
-FIXED_LAYERS, FIXED_AT_LAST = 1, 2
-"""Layers that learn no more once units part, and in the last training: nothing need flow back through the largest maps. Layer 2 learns on as
-long as units share it (docs/measured.md); then, each unit's own, it would cost as much as all the others together."""
+FIXED_LAYERS = 2
+"""Layers that learn no more once units part: they are common to all, and nothing need flow back through their large maps, which cost
+most."""
 
 
 def fit_students(taught: Lessons, name: str, settings: config.Fit, work: Work, *, seed: int) -> Mapping[float | None, Students]:
@@ -110,7 +110,7 @@ class _Training:
             with work.timed("retraining"):
                 bank = self._trained(bank.fix(FIXED_LAYERS), f"retraining{numbered}", pruning.images_seen, pruning.learning_rate)
             with work.timed("pruning"):
-                last = narrow(bank, some, how, device=work.device).fix(FIXED_AT_LAST)
+                last = narrow(bank, some, how, device=work.device).fix(FIXED_LAYERS)
             with work.timed("retraining"):
                 last = self._trained(last, f"last retraining{numbered}", pruning.last_images_seen, pruning.last_learning_rate)
             rungs.append(last.cut(self._taught.scale, self._taught.offset))
