@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from nwb_compact.compiled import compiled, threads
 from nwb_compact.operations import beside_torch
+from nwb_compact.student import KERNEL_PX
 
-KERNEL_PX = 5
 BEFORE, AFTER = 1, 2
 """Rows and columns of zeros around a map that is halved, as TensorFlow pads 'same': the odd one lies below and right."""
 CHANNELS_AT_ONCE = 192
@@ -46,7 +46,7 @@ def pointwise(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if groups == 1 or maps.device.type != "cpu":
         return torch.relu(functional.conv2d(maps, weight.flatten(0, 1)[:, :, None, None], bias, groups=groups))
     answers = _by_image(torch.bmm(_by_unit(maps, groups), weight.transpose(1, 2)), maps) + bias[:, None, None]
-    return torch.relu(answers)
+    return answers.relu_()
 
 
 def _last(maps: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ from torch.nn import functional
 
 from nwb_compact.compiled import compiled, threads
 from nwb_compact.operations import beside_torch
+from nwb_compact.student import KERNEL_PX, MAP_PX
 
-KERNEL_PX, MAP_PX = 5, 28
 ROW = MAP_PX + KERNEL_PX - 1
 FRONT = (ROW + 1) * (KERNEL_PX // 2)
 """Zeros before the first place: two rows and two columns, as far as a filter reaches."""
@@ -217,11 +217,11 @@ def _add_kernel_gradients(of_kernels: Any, slopes: Any, maps: Any, n: Any) -> No
 
 
 @compiled()
-def _mixed(out: Any, weights: Any, bias: Any, maps: Any, rows: Any, inside: Any, n_out: Any, n_in: Any) -> None:
+def _mixed(out: Any, weights: Any, bias: Any, maps: Any, out_rows: Any, rows: Any, inside: Any, n_out: Any, n_in: Any) -> None:
     """The pointwise half of a layer, rectified, with zeros between rows."""
     for one in range(n_out):
         out[one, FRONT : FRONT + BODY] = bias[one]
-    _add_products(out, weights, maps, np.arange(n_out), rows, n_out, n_in)
+    _add_products(out, weights, maps, out_rows, rows, n_out, n_in)
     for one in range(n_out):
         plane = out[one]
         for p in range(FRONT, FRONT + BODY):
@@ -281,11 +281,11 @@ def _learn_one(
     y3, d4, y4, d5, y5 = planes[0], planes[1], planes[2], planes[3], planes[4]  # taken apart in one go, numba would not know them whole
     slope, below = planes[5], planes[6]
 
-    _mixed(y3, mix3[unit], bias3[unit], maps, reads, inside, n3, n_read)
+    _mixed(y3, mix3[unit], bias3[unit], maps, own, reads, inside, n3, n_read)
     _filtered(d4, y3, kernel4[unit], n3, False)
-    _mixed(y4, mix4[unit], bias4[unit], d4, own, inside, n4, n3)
+    _mixed(y4, mix4[unit], bias4[unit], d4, own, own, inside, n4, n3)
     _filtered(d5, y4, kernel5[unit], n4, False)
-    _mixed(y5, mix5[unit], bias5[unit], d5, own, inside, n5, n4)
+    _mixed(y5, mix5[unit], bias5[unit], d5, own, own, inside, n5, n4)
     error = _read(y5, readout[unit], n5) + offset - wanted
     _read_back(slope, of_readout[lane, unit], y5, readout[unit], scale * error, n5)
 
