@@ -84,6 +84,22 @@ def smallest_sufficient_rung(
     return np.where(enough.any(axis=0), np.where(enough, size, np.inf).argmin(axis=0), 0)
 
 
+def rung_settings(pruning: config.Prune, kept_variances: Sequence[float]) -> list[config.Prune]:
+    """How each rung of a ladder is pruned: from the first on layer 1 gives up more variance in the proportion that the other layers do.
+
+    Examples
+    --------
+    >>> usual = config.Prune()
+    >>> [round(rung.kept_first, 3) for rung in rung_settings(usual, usual.ladder)]
+    [0.995, 0.99, 0.98, 0.96, 0.92]
+    """
+    lost = 1 - np.array(kept_variances)
+    times = lost / lost[0] if lost[0] else np.ones(len(lost))
+    firsts = np.maximum(1 - times * (1 - pruning.kept_first), 0).tolist()
+    both = zip(kept_variances, firsts, strict=True)
+    return [pruning.model_copy(update={"kept_variance": kept, "kept_first": first}) for kept, first in both]
+
+
 class _Training:
     """The trainings of one session, each kept in the work folder under its name."""
 
@@ -102,8 +118,8 @@ class _Training:
         pruning, work, rungs = self._settings.prune, self._work, []
         with work.timed("pruning"):
             some = self._taught.images(self._order[: pruning.images])
-        for rung, kept_variance in enumerate(kept_variances):
-            how, numbered = pruning.model_copy(update={"kept_variance": kept_variance}), f" {rung}" if rung else ""
+        for rung, how in enumerate(rung_settings(pruning, kept_variances)):
+            numbered = f" {rung}" if rung else ""
             with work.timed("pruning"):
                 student = self._settings.student
                 bank = specialise(bank, some, student.most_late_filters, how, readout=student.readout, device=work.device)
