@@ -87,6 +87,8 @@ def smallest_sufficient_rung(
 def rung_settings(pruning: config.Prune, kept_variances: Sequence[float]) -> list[config.Prune]:
     """How each rung of a ladder is pruned: from the first on layer 1 gives up more variance in the proportion that the other layers do.
 
+    Where the first rung gives up nothing there is no proportion, and layer 1 keeps `kept_first` on every rung.
+
     Examples
     --------
     >>> usual = config.Prune()
@@ -96,8 +98,8 @@ def rung_settings(pruning: config.Prune, kept_variances: Sequence[float]) -> lis
     lost = 1 - np.array(kept_variances)
     times = lost / lost[0] if lost[0] else np.ones(len(lost))
     firsts = np.maximum(1 - times * (1 - pruning.kept_first), 0).tolist()
-    both = zip(kept_variances, firsts, strict=True)
-    return [pruning.model_copy(update={"kept_variance": kept, "kept_first": first}) for kept, first in both]
+    return [pruning.model_copy(update={"kept_variance": kept, "kept_first": first})
+            for kept, first in zip(kept_variances, firsts, strict=True)]
 
 
 class _Training:
