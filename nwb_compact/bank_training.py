@@ -22,17 +22,24 @@ WARM_UP_STEPS = 100
 BATCH_PREDICT = 64
 
 
-def parameter_groups(bank: Bank) -> list[dict[str, Any]]:
-    """What learns, as `training.Task` takes it: filters as matrices, weights of places at a rate of their own, and the rest."""
+def parameter_groups(bank: Bank, sparsity: float = 0.0) -> list[dict[str, Any]]:
+    """What learns, as `training.Task` takes it: spatial filters and mixtures of them as matrices, weights of places, and the rest.
+
+    Mixtures (pointwise weights) are brought nearer to 0 by `sparsity`, as `orthogonal_steps` has it: each filter then reads few of the
+    layer below, and what several filters need is one filter there.
+    """
     matrices = [(parameter, shape) for parameter, shape in bank.matrices() if parameter.requires_grad]
-    places = bank.readout_arrays()
+    mixes, places = {id(parameter) for parameter in bank.pointwise}, bank.readout_arrays()
     known = {id(parameter) for parameter in [*places, *(parameter for parameter, _ in matrices)]}
     groups: list[dict[str, Any]] = [
         {"params": [parameter for parameter in bank.parameters() if parameter.requires_grad and id(parameter) not in known]},
         {"params": places, "learning_rate_factor": READOUT_RATE},
     ]
-    of_matrices = {"params": [parameter for parameter, _ in matrices], "shapes": [shape for _, shape in matrices]}
-    return [*groups, {**of_matrices, "learning_rate_factor": MATRIX_RATE}]
+    for shrinks_by, is_mixture in ((0.0, False), (sparsity, True)):
+        some = [(parameter, shape) for parameter, shape in matrices if (id(parameter) in mixes) == is_mixture]
+        shaped = {"params": [parameter for parameter, _ in some], "shapes": [shape for _, shape in some]}
+        groups.append({**shaped, "learning_rate_factor": MATRIX_RATE, "sparsity": shrinks_by})
+    return groups
 
 
 def standardised_answers(

@@ -134,7 +134,7 @@ def train_bank(
     taught
         Images and answers.
     settings
-        Batch size and smoothing.
+        Batch size, smoothing and sparsity.
     images_seen
         Length of the training, images.
     learning_rate
@@ -168,7 +168,7 @@ def train_bank(
         if epoch in smooth_after and settings.kernel_blur_px > 0:
             smooth_kernels(bank, settings.kernel_blur_px)
 
-    task = Task(bank, parameter_groups(bank), batches, loss, after_epoch=after_epoch)
+    task = Task(bank, parameter_groups(bank, settings.sparsity), batches, loss, after_epoch=after_epoch)
     train(task, Plan(EPOCHS, learning_rate, WARM_UP_STEPS), seed=seed, checkpoint=checkpoint, advance=advance)
     return bank
 

@@ -4,6 +4,9 @@ Adam scales each weight by itself. Gradients of a matrix of filters have a few s
 little else; with all singular values of a step made equal, a network without normalisation learned in a third of the images
 (docs/measured.md). torch has this for single matrices; a bank has one for each unit, and filters on pixels, whose weights are small, so a
 step here is a share of the matrix's own norm.
+
+Where a group asks for it, a step also brings every weight nearer to 0 and leaves at 0 those that reach it (soft threshold: the proximal
+step of a cost on absolute values; Beck & Teboulle 2009). Weights that the gradient does not keep up vanish.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,20 +15,27 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the iteration: all singular values end between about 0.7 and 1.2 (Jordan et al. 2024)."""
 ITERATIONS = 5
 TINY = 1e-12
+"""Of a matrix's norm: what is less counts as 0. The momentum of what no longer learns fades to numbers that processors multiply a hundred
+times as slowly as others."""
 
 
 class OrthogonalMomentum(torch.optim.Optimizer):
     """Each step changes a matrix by the share `lr` of the norm that it had at first."""
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float):
-        """Groups have `params` and `shapes`, of each parameter as what stack of matrices (matrix row column) it is taken."""
-        super().__init__(list(groups), {"lr": lr})
+        """Groups have `params` and `shapes`, of each parameter as what stack of matrices (matrix row column) it is taken.
+
+        `sparsity` of a group (0 where it is not told) is by how much a step brings weights nearer to 0, over the RMS of what it adds to
+        the weights of their matrix.
+        """
+        super().__init__(list(groups), {"lr": lr, "sparsity": 0.0})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -38,6 +48,8 @@ class OrthogonalMomentum(torch.optim.Optimizer):
                     if parameter.grad is not None:
                         change = self._change(parameter, parameter.grad.reshape(shape))
                         parameter.add_(change.reshape(parameter.shape), alpha=-group["lr"])
+                        if group["sparsity"]:
+                            self._shrink(parameter, shape, group["lr"] * group["sparsity"])
         finally:
             torch.set_num_threads(threads)
 
@@ -50,6 +62,11 @@ class OrthogonalMomentum(torch.optim.Optimizer):
         turned = orthogonal(gradient.lerp(state["momentum"], MOMENTUM))
         return turned * (state["norm"] / turned.norm(dim=(1, 2), keepdim=True).clamp_min(TINY))
 
+    def _shrink(self, parameter: Tensor, shape: tuple[int, int, int], share: float) -> None:
+        weights = parameter.view(shape)
+        least = share * self.state[parameter]["norm"] / (shape[1] * shape[2]) ** 0.5
+        weights.copy_(weights.sign() * (weights.abs() - least).clamp_min(0))
+
 
 def orthogonal(matrices: Float[Tensor, "matrix row column"]) -> Float[Tensor, "matrix row column"]:
     """The same singular vectors with singular values that are about 1; rows and columns of zeros stay zeros.
@@ -60,7 +77,7 @@ def orthogonal(matrices: Float[Tensor, "matrix row column"]) -> Float[Tensor, "m
     >>> [round(value) for value in torch.linalg.svdvals(orthogonal(stretched))[0].tolist()]
     [1, 1]
     """
-    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp_min(TINY)
+    x = functional.hardshrink(matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp_min(TINY), TINY)
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     first, second, third = NEWTON_SCHULZ

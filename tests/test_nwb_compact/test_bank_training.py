@@ -27,28 +27,34 @@ def a_bank(shape=SHAPES["own"]):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_what_learns_is_every_array_once_filters_as_matrices_and_places_at_a_rate_of_their_own(shape):
     bank = a_bank(shape)
-    others, places, matrices = parameter_groups(bank)
-    learning = [id(one) for group in (others, places, matrices) for one in group["params"]]
+    others, places, spatial, mixtures = parameter_groups(bank)
+    learning = [id(one) for group in (others, places, spatial, mixtures) for one in group["params"]]
     assert sorted(learning) == sorted(id(one) for one in bank.parameters())
-    assert {id(one) for one in matrices["params"]} == {id(one) for one in (bank.kernel, *bank.depthwise, *bank.pointwise)}
-    assert (places["learning_rate_factor"], matrices["learning_rate_factor"]) == (READOUT_RATE, MATRIX_RATE)
+    assert {id(one) for one in spatial["params"]} == {id(one) for one in (bank.kernel, *bank.depthwise)}
+    assert {id(one) for one in mixtures["params"]} == {id(one) for one in bank.pointwise}
+    assert [one["learning_rate_factor"] for one in (places, spatial, mixtures)] == [READOUT_RATE, MATRIX_RATE, MATRIX_RATE]
     assert [one.numel() for one in places["params"]] == [2 * 784 * (2 if shape.readout == "dense" else 1)]
 
 
 def test_matrices_are_those_of_a_unit_or_of_all_units_where_they_share_the_layer():
     """Of layer 3 the spatial filters are those of the maps of layer 2, which both units share, and the mixing is each unit's own."""
-    *_, matrices = parameter_groups(a_bank(SHAPES["own"]))
-    assert matrices["shapes"] == [(1, 3, 75), (1, 3, 25), (1, 3, 3), (1, 3, 25), (2, 2, 3), (2, 2, 25), (2, 2, 2), (2, 2, 25), (2, 2, 2)]
+    *_, spatial, mixtures = parameter_groups(a_bank(SHAPES["own"]))
+    assert spatial["shapes"] == [(1, 3, 75), (1, 3, 25), (1, 3, 25), (2, 2, 25), (2, 2, 25)]
+    assert mixtures["shapes"] == [(1, 3, 3), (2, 2, 3), (2, 2, 2), (2, 2, 2)]
+
+
+def test_only_mixtures_are_made_sparse():
+    assert [group.get("sparsity", 0.0) for group in parameter_groups(a_bank(), 0.4)] == [0.0, 0.0, 0.0, 0.4]
 
 
 def test_what_is_fixed_does_not_learn():
     bank = a_bank().fix(2)
     fixed = {id(one) for layer in (1, 2) for one in bank.arrays_of(layer)}
-    others, places, matrices = parameter_groups(bank)
-    learning = [id(one) for group in (others, places, matrices) for one in group["params"]]
+    others, places, spatial, mixtures = parameter_groups(bank)
+    learning = [id(one) for group in (others, places, spatial, mixtures) for one in group["params"]]
     assert len(fixed) == 5
     assert sorted([*fixed, *learning]) == sorted(id(one) for one in bank.parameters())
-    assert len(matrices["params"]) == len(matrices["shapes"]) == 6
+    assert [len(group["params"]) for group in (spatial, mixtures)] == [len(group["shapes"]) for group in (spatial, mixtures)] == [3, 3]
     assert len(parameter_groups(a_bank())[0]["params"]) - len(others["params"]) == 2, "the biases"
 
 

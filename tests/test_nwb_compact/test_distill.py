@@ -277,6 +277,13 @@ def test_layers_that_are_fixed_stay_as_they_are_and_the_others_learn(taught):
         assert same == [layer <= 2] * len(same), layer
 
 
+def test_weights_between_layers_are_made_sparse_and_no_others(taught):
+    dense, sparse = (trained(taught, settings=config.Distill(batch_images=8, sparsity=by), images_seen=1600) for by in (0.0, 0.5))
+    assert all(bool((mixing != 0).all()) for mixing in dense.pointwise)
+    assert sum(int((mixing == 0).sum()) for mixing in sparse.pointwise) >= 3
+    assert all(bool((spatial != 0).all()) for spatial in (sparse.kernel, *sparse.depthwise))
+
+
 def test_a_killed_training_ends_as_one_that_was_not(taught, tmp_path):
     settings = config.Distill(batch_images=8, blur_times=4)
     done = []

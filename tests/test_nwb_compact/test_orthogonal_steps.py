@@ -40,9 +40,18 @@ def test_rows_and_columns_of_zeros_stay_so_and_leave_the_others_alone():
     assert not orthogonal(torch.zeros(2, 3, 4)).any()
 
 
-def stepped(parameter, shape, gradients, lr=0.1):
+def test_what_has_faded_counts_as_0_so_that_nothing_is_multiplied_as_slowly_as_the_smallest_numbers_are():
+    faded = drawn(1, 7, 9)
+    faded[:, 4:] *= 1e-38
+    assert bool((faded[:, 4:] != 0).any())
+    turned = orthogonal(faded)
+    assert not turned[:, 4:].any()
+    torch.testing.assert_close(turned[:, :4], orthogonal(faded[:, :4]))
+
+
+def stepped(parameter, shape, gradients, lr=0.1, **of_group):
     """Values after each step."""
-    optimizer, values = OrthogonalMomentum([{"params": [parameter], "shapes": [shape]}], lr=lr), []
+    optimizer, values = OrthogonalMomentum([{"params": [parameter], "shapes": [shape], **of_group}], lr=lr), []
     for gradient in gradients:
         parameter.grad = gradient.clone()
         optimizer.step()
@@ -61,6 +70,36 @@ def test_a_step_goes_down_the_gradient_by_a_share_of_the_norm_at_first():
     assert ((change * gradients[0][:, :, 0]).sum(dim=(1, 2)) < 0).all()
     expected = orthogonal(gradients[0][:, :, 0] * (1 - MOMENTUM**2))
     torch.testing.assert_close(-change / change.norm(dim=(1, 2), keepdim=True), expected / expected.norm(dim=(1, 2), keepdim=True))
+
+
+def test_sparsity_brings_all_weights_of_a_matrix_nearer_to_0_by_a_share_of_what_the_step_adds():
+    """Each matrix by its own share: those that are loud move in large steps."""
+    first = torch.cat([drawn(1, 4, 6), 50 * drawn(1, 4, 6, seed=1)])
+    first[:, 0, 0] = 0.0
+    gradient = drawn(2, 4, 6, seed=2)
+    (plain,) = stepped(nn.Parameter(first.clone()), (2, 4, 6), [gradient])
+    (sparse,) = stepped(nn.Parameter(first.clone()), (2, 4, 6), [gradient], sparsity=0.5)
+    by = 0.5 * (plain - first).square().mean(dim=(1, 2), keepdim=True).sqrt().expand(-1, 4, 6)
+    reach = plain.abs() <= by
+    assert 0 < int(reach.sum()) < reach.numel() / 2
+    assert not sparse[reach].any()
+    torch.testing.assert_close(plain - sparse, torch.where(reach, plain, plain.sign() * by))
+
+
+def test_weights_that_no_gradient_keeps_up_vanish_and_those_it_asks_for_stay():
+    wanted = torch.zeros(1, 6, 6)
+    wanted[0, range(6), range(6)] = 1.0
+    parameter = nn.Parameter(wanted + 0.3 * drawn(1, 6, 6))
+    optimizer = OrthogonalMomentum([{"params": [parameter], "shapes": [(1, 6, 6)], "sparsity": 0.5}], lr=0.02)
+    inputs = drawn(200, 6, seed=1)
+    inputs[:, 5] = inputs[:, 4]  # what the fifth gives the sixth gives as well: either or both of them do
+    for _ in range(150):
+        optimizer.zero_grad()
+        ((inputs @ (parameter - wanted)[0].T) ** 2).mean().backward()
+        optimizer.step()
+    off = (wanted == 0) & (parameter.detach() == 0)
+    assert int(off.sum()) > 15
+    assert float(parameter.detach()[0].diag()[:4].min()) > 0.8
 
 
 def test_momentum_remembers_the_step_before():

@@ -211,12 +211,13 @@ def test_each_step_has_the_length_and_rate_of_its_settings(tmp_path, monkeypatch
     told = []
 
     def noted(bank, taught, how, **named):
-        told.append((bank.shape.shared_layers, bank.fixed_layers, named["images_seen"], named["learning_rate"], how.blur_times))
+        of_training = (named["images_seen"], named["learning_rate"], how.blur_times, how.sparsity)
+        told.append((bank.shape.shared_layers, bank.fixed_layers, *of_training))
         return bank.eval()
 
     monkeypatch.setattr(students, "train_bank", noted)
     fitted(tmp_path, settings_of(images_seen=(300, 200, 150), learning_rate=0.02, last_learning_rate=0.005))
-    assert told == [(5, 0, 300, 0.01, 4), (2, 2, 200, 0.02, 0), (1, 2, 150, 0.005, 0)]
+    assert told == [(5, 0, 300, 0.01, 4, 0.15), (2, 2, 200, 0.02, 0, 0.0), (1, 2, 150, 0.005, 0, 0.0)]
 
 
 def test_both_prunings_measure_the_same_images_as_many_as_they_are_told_and_none_twice(whole):
