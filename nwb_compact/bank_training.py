@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
+from torch import nn
 
 from nwb_compact.bank import Bank, blurred
 from nwb_compact.out_of_memory import in_halves
@@ -29,17 +30,19 @@ def parameter_groups(bank: Bank, sparsity: float = 0.0) -> list[dict[str, Any]]:
     layer below, and what several filters need is one filter there.
     """
     matrices = [(parameter, shape) for parameter, shape in bank.matrices() if parameter.requires_grad]
-    mixes, places = {id(parameter) for parameter in bank.pointwise}, bank.readout_arrays()
+    places, mixing = bank.readout_arrays(), {id(parameter) for parameter in bank.pointwise}
     known = {id(parameter) for parameter in [*places, *(parameter for parameter, _ in matrices)]}
-    groups: list[dict[str, Any]] = [
+    return [
         {"params": [parameter for parameter in bank.parameters() if parameter.requires_grad and id(parameter) not in known]},
         {"params": places, "learning_rate_factor": READOUT_RATE},
+        _of_matrices([matrix for matrix in matrices if id(matrix[0]) not in mixing]),
+        _of_matrices([matrix for matrix in matrices if id(matrix[0]) in mixing]) | {"sparsity": sparsity},
     ]
-    for shrinks_by, is_mixture in ((0.0, False), (sparsity, True)):
-        some = [(parameter, shape) for parameter, shape in matrices if (id(parameter) in mixes) == is_mixture]
-        shaped = {"params": [parameter for parameter, _ in some], "shapes": [shape for _, shape in some]}
-        groups.append({**shaped, "learning_rate_factor": MATRIX_RATE, "sparsity": shrinks_by})
-    return groups
+
+
+def _of_matrices(matrices: list[tuple[nn.Parameter, tuple[int, int, int]]]) -> dict[str, Any]:
+    params, shapes = [parameter for parameter, _ in matrices], [shape for _, shape in matrices]
+    return {"params": params, "shapes": shapes, "learning_rate_factor": MATRIX_RATE}
 
 
 def standardised_answers(

@@ -22,8 +22,9 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the iteration: all singular values end between about 0.7 and 1.2 (Jordan et al. 2024)."""
 ITERATIONS = 5
 TINY = 1e-12
-"""Of a matrix's norm: what is less counts as 0. The momentum of what no longer learns fades to numbers that processors multiply a hundred
-times as slowly as others."""
+FADED = 1e-12
+"""Share of a matrix's norm below which a number counts as 0. The momentum of a filter that no longer learns fades to subnormal numbers,
+which processors multiply many times as slowly as others."""
 
 
 class OrthogonalMomentum(torch.optim.Optimizer):
@@ -77,7 +78,7 @@ def orthogonal(matrices: Float[Tensor, "matrix row column"]) -> Float[Tensor, "m
     >>> [round(value) for value in torch.linalg.svdvals(orthogonal(stretched))[0].tolist()]
     [1, 1]
     """
-    x = functional.hardshrink(matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp_min(TINY), TINY)
+    x = functional.hardshrink(matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp_min(TINY), FADED)
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     first, second, third = NEWTON_SCHULZ
