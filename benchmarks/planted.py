@@ -3,12 +3,14 @@
     python benchmarks/planted.py [--units 33] [--images-seen 60000] [--pool 3000] [--filters-1 40] [--filters-2 56] [--threads 2]
 
 The teacher is the simulated neurons themselves. One table tells, by kind of neuron, how many filters the smallest students keep whose r2
-is at most 5 % below the unpruned network's, and how well they answer to 500 images that none has seen. The other tells how well the
-planted channels (oriented edges and lines, spots, colours, all rectified and pooled, see `simulated_filters`) are found in the layers
-of the network that all students are cut from: of each channel that any neuron reads, the highest correlation, over images and places, with
-one filter of layer 1, 2 or 3, pooled as the channels are, and with the best weighted sum of a layer's filters; of all of them, and of those
-that neurons share, which at least two read. Last, the same of the students themselves: with one filter of a student whose neuron reads the
-channel, and, to see what is found by chance or because channels resemble each other, of one whose neuron does not.
+is at most 5 % below the unpruned network's, and how well they answer to 500 images that none has seen; each rung of
+their ladder is retrained on a quarter as many images as the first training saw, and on a twentieth in the end, not on as many as in a fit.
+The other tells how well the planted channels (oriented edges and lines, spots, colours, all rectified and pooled, see `simulated_filters`)
+are found in the layers of the network that all students are cut from: of each channel that any neuron reads, the highest correlation, over
+images and places, with one filter of layer 1, 2 or 3, pooled as the channels are, and with the best weighted sum of a layer's filters; of
+all of them, and of those that neurons share, which at least two read. Last, the same of the students themselves: with one filter of a
+student whose neuron reads the channel, and, to see what is found by chance or because channels resemble each other, of one whose neuron
+does not.
 
 Exit status 1 unless the student of the median edge neuron keeps fewer filters than that of each kind that consolidates (dot, curvature,
 texture), and 80 % of the shared channels correlate with some filter of the network that students are cut from by at least 0.8.

@@ -25,7 +25,7 @@ from nwb_compact.results import StudentWeights
 from nwb_compact.student import INPUT_MEAN, KERNEL_PX, MAP_PX, N_LAYERS, STRIDES
 
 ABOVE_ARE_OWN = 2
-"""The last layer that units may share where the layers above are trained as each unit's own (see `fused_layers`)."""
+"""The last layer that units share when students are cut out (`prune`); those above are trained as each unit's own (`fused_layers`)."""
 REMEMBERED, LEAST_ERROR = 0.98, 1e-3
 """Share of a unit's error of before that each step keeps (some 50 steps count), and the least that one is divided by; z-scored answers vary
 by 1."""

@@ -7,16 +7,28 @@ A setting that a stage does not use is not a field of it, so a wrong name is an 
 
 import tomllib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from nwb_compact.errors import NwbCompactError, nearest
 
 Width = Annotated[int, Field(ge=1, le=1024)]
 """Filters of a layer."""
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _falling(shares: tuple[float, ...]) -> tuple[float, ...]:
+    if any(before <= after for before, after in pairwise(shares)):
+        raise PydanticCustomError("ladder", "shares that fall, such as [0.98, 0.9]")
+    return shares
+
+
+Ladder = Annotated[tuple[Share, ...], Field(min_length=1), AfterValidator(_falling)]
+"""Each less than the one before."""
 
 
 class Stage(BaseModel):
@@ -85,7 +97,11 @@ class Teacher(Stage):
 
 
 class Student(Stage):
-    """The compact network (see docs/methods.md): five layers of 5 x 5 filters, separable after the first, a readout of 28 x 28 places."""
+    """The compact network (see docs/methods.md): five layers of 5 x 5 filters, separable after the first, a readout of 28 x 28 places.
+
+    Filters of a layer are here the maps that it gives. What a run stores as filters of a layer are 5 x 5 kernels, as the study counts
+    them, of which layers 2 to 5 have one for each map below: what is set for layers 3 and 4 is found there under 4 and 5.
+    """
 
     kind: Literal["own", "shared"] = "own"
     """own: a network for each unit. shared: one network with a readout for each unit (the study's shared compact models); `--students`."""
@@ -110,11 +126,11 @@ class Distill(Stage):
     """Students learn the teacher's answers, not the recordings."""
 
     images_seen: int = Field(150_000, ge=100)
-    """Images in the first training, views counted each; the study: 12 million. In simulation a third of all images here, and the others
-    after pruning, made better students than half or a fifth; on 190923 the median r2 is 0.455, with 120,000 it was 0.452
-    (docs/measured.md)."""
+    """Images in the first training, views counted each; the study: 12 million. In simulation a third to a half of all images here, and the
+    others after pruning, did alike, and a fifth less well (docs/measured.md)."""
     learning_rate: float = Field(3e-3, gt=0)
-    """Adam step size, decayed along a cosine. The study: 1e-4 over 190,000 steps."""
+    """Adam step size of biases and readouts, decayed along a cosine; filters change by twice this share of their norm a step
+    (docs/methods.md). The study: 1e-4 over 190,000 steps, Adam for all."""
     batch_images: int = Field(8, ge=2)
     """Images a step; the study used 64. At equal images 8 learned more than 16 and took about as long on a CPU (docs/measured.md)."""
     kernel_blur_px: float = Field(0.5, ge=0)
@@ -148,12 +164,13 @@ class Prune(Stage):
     """Filters go while what the next layer receives keeps its variance (as the study released it)."""
 
     kept_variance: float = Field(0.98, gt=0, le=1)
-    """Variance of the next layer that a layer's kept filters must rebuild; 0.90 in the study's code, which does not refit weights."""
+    """Variance of the next layer that the kept filters of layers 2 to 4 must rebuild; 0.90 in the study's code, which does
+    not refit weights."""
     tolerance: tuple[Share, ...] = ()
     """Shares of r2 with the teacher that a student may fall below the unpruned network, a run each: `--tolerance`. Of each unit the
     smallest student of `ladder` is taken that falls no further, or the first where all do. Without any, it is the student of
     `kept_variance`."""
-    ladder: tuple[Share, ...] = Field((0.98, 0.95, 0.9, 0.8, 0.6), min_length=1)
+    ladder: Ladder = (0.98, 0.95, 0.9, 0.8, 0.6)
     """`kept_variance` of the students among which `tolerance` chooses, each pruned from the one before and retrained."""
     min_filters: int = Field(3, ge=1)
     """Fewest filters a layer keeps."""
@@ -165,18 +182,19 @@ class Prune(Stage):
     that."""
     kept_first: float = Field(0.998, gt=0, le=1)
     """`kept_variance` for the filters of layer 1, which go last and after which little is trained: before weights were sparse, simulated
-    students lost 0.0006 of r2 with 0.995, and 0.003 with 0.98, which leaves out 6 filters more (docs/measured.md). Further down the
-    `ladder` layer 1 loses more in the proportion that the others do."""
+    students lost 0.0006 of r2 with 0.995 and 0.0022 with 0.98, which leaves out 6 filters more; sparse weights need more
+    (docs/measured.md). Further down the `ladder` layer 1 loses more in the proportion that the others do."""
     images: int = Field(1000, ge=50)
-    """Lessons on which variances are measured, and as many others on which `tolerance` judges; the study measured 5,000."""
+    """Lessons on which variances are measured, and as many others (where there are so many) on which `tolerance` judges; the study
+    measured 5,000."""
     images_seen: int = Field(200_000, ge=100)
-    """Images in the retraining after layers 3 to 5 are pruned; the study repeated the whole training."""
+    """Images in the retraining after layers 2 to 5 are pruned; the study repeated the whole training."""
     learning_rate: float = Field(3e-3, gt=0)
-    """Adam step size at the start of the retraining."""
+    """As that of the first training, at the start of the retraining."""
     last_images_seen: int = Field(2_000, ge=100)
     """Images in the retraining after layer 1 is pruned."""
     last_learning_rate: float = Field(3e-4, gt=0)
-    """Adam step size at its start."""
+    """The same at the start of that."""
 
 
 class Baselines(Stage):
@@ -289,6 +307,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "distill": {"images_seen": 12_000_000, "learning_rate": 1e-4, "batch_images": 64, "blur_times": 16, "views": 16},
         "prune": {
             "images": 5000, "max_parameters": 25_000, "images_seen": 12_000_000, "learning_rate": 1e-4, "last_images_seen": 1_000_000,
+            "last_learning_rate": 1e-5,
         },
     },
 }

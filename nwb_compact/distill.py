@@ -22,6 +22,8 @@ from nwb_compact.views import Pictures, views
 
 EPOCHS = 20
 """A training is cut into so many equal parts: after each one a checkpoint may be written and the learning rate follows its cosine."""
+SMOOTHED_SHARE = 0.8
+"""Share of the first training in which kernels are smoothed; `config.Distill.blur_times` allows as many times as it has parts."""
 ASKED_TOGETHER = 1024
 """Images that the teacher is asked about at a time; they and the backbone's features of them are in memory together."""
 
@@ -162,7 +164,7 @@ def train_bank(
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
             return share * bank.loss(as_tensor(images, device), torch.from_numpy(z).to(device))
 
-    smooth_after = {round(EPOCHS * 0.8 * (k + 1) / settings.blur_times) - 1 for k in range(settings.blur_times)}
+    smooth_after = {round(EPOCHS * SMOOTHED_SHARE * (k + 1) / settings.blur_times) - 1 for k in range(settings.blur_times)}
 
     def after_epoch(epoch: int) -> None:
         if epoch in smooth_after and settings.kernel_blur_px > 0:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from nwb_compact.errors import NwbCompactError, nearest, one_line
-from nwb_compact.results import StudentWeights
+from nwb_compact.results import IMAGE_PX, StudentWeights
 from nwb_compact.session import Pixels
 
 METADATA = "nwb_compact"
@@ -53,7 +53,7 @@ class Exported:
             raise NwbCompactError("images", found=found, expected=expected, next_step=next_step)
         if len(pixels) == 0:
             return np.empty(0, np.float32)  # onnxruntime multiplies no empty matrices
-        is_ready = pixels.shape[1:] == (112, 112, 3)
+        is_ready = pixels.shape[1:] == (IMAGE_PX, IMAGE_PX, 3)
         return self.answer(pixels if is_ready else import_module("nwb_compact.images").as_rgb(pixels))  # which imports torch
 
 

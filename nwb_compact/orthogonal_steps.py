@@ -1,7 +1,7 @@
 """Steps that turn all directions of a weight matrix alike: momentum made orthogonal (Muon; Jordan et al. 2024), batched.
 
 Adam scales each weight by itself. Gradients of a matrix of filters have a few strong directions, so filters learn what they share and
-little else; with all singular values of a step made equal, a network without normalisation learned in a third of the images
+little else; with all singular values of a step made equal, r2 with the teacher was 0.76 after 24,000 images of V4, with Adam 0.69
 (docs/measured.md). torch has this for single matrices; a bank has one for each unit, and filters on pixels, whose weights are small, so a
 step here is a share of the matrix's own norm.
 

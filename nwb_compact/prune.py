@@ -23,13 +23,11 @@ from jaxtyping import Bool, Float, Integer, UInt8
 from torch import Tensor
 
 from nwb_compact import config
-from nwb_compact.bank import Bank, BankShape
+from nwb_compact.bank import ABOVE_ARE_OWN, Bank, BankShape
 from nwb_compact.streaming import as_tensor
 from nwb_compact.student import KERNEL_PX, MAP_PX, N_LAYERS
 
 BATCH_IMAGES = 32
-SHARED = 2
-"""Layers that stay shared when students are specialised."""
 LESS_VARIANCE, MOST_TIMES = 0.98, 300
 """Factor by which less variance is asked for while a student is too large, and how often: to 0.2 % of it, then the fewest filters stay."""
 
@@ -220,7 +218,7 @@ def _specialised(
 
 def _lowest(bank: Bank) -> int:
     """The lowest layer of which `specialise` leaves filters out, the last that stays shared."""
-    return min(SHARED, bank.shape.shared_layers)
+    return min(ABOVE_ARE_OWN, bank.shape.shared_layers)
 
 
 def _last_layer(contribution: np.ndarray, most: int, settings: config.Prune) -> np.ndarray:

@@ -39,7 +39,7 @@ _UNIT_SCORES: Mapping[str, str] = {
     "below_snr_floor": "1 where snr is below the floor that the run's settings set for all units before any prediction was seen, else 0",
     "mean_count": "mean response over scored images, spikes in the counting window",
     "teacher_student_r2": "squared correlation of student and teacher predictions on scored images",
-    "student_parameters": "numbers the student holds: kernels, weights, biases, readout (BatchNorm is folded into them)",
+    "student_parameters": "numbers the student holds: kernels, weights, biases, readout (of published models with BatchNorm folded in)",
     "student_filters": "spatial (kernel) filters of the student summed over its layers",
     "student_bytes": "size of the student's parameters as float32, bytes",
     "compression": "trained teacher parameters (a frozen backbone is not counted) / student parameters",

@@ -1,7 +1,7 @@
-"""One compact student: five layers of 5 x 5 filters, the first a full convolution, four separable, and a dense 28 x 28 readout.
+"""One compact student: five layers of 5 x 5 filters, the first a full convolution, four separable, and a readout of 28 x 28 places.
 
-The architecture of the study (see docs/methods.md) with BatchNorm folded into weights and biases, so that a student is nothing but a dozen
-arrays (`results.StudentWeights`): each layer is relu(convolution + bias), the readout a weighted sum over the last 28 x 28 map.
+The architecture of the study (see docs/methods.md) without BatchNorm (of published models it is folded in), so that a student is nothing
+but a dozen arrays (`results.StudentWeights`): each layer is relu(convolution + bias), the readout a weighted sum over the last 28 x 28 map.
 Layers 2 and 3 halve the map, padded by one row and column before and two after, as the published models are.
 """
 

@@ -23,8 +23,8 @@ from nwb_compact.work import Work
 
 Students = tuple[StudentWeights, ...]
 FIXED_LAYERS = 2
-"""Layers that learn no more once units part: they are common to all, and nothing need flow back through their large maps, which cost
-most."""
+"""Layers that learn no more once units part: nothing need flow back through their large maps, which cost most. They are common to all until
+layer 1 is pruned, and layer 2, then each unit's own, stays as it was refitted."""
 
 
 def fit_students(taught: Lessons, name: str, settings: config.Fit, work: Work, *, seed: int) -> Mapping[float | None, Students]:

@@ -62,13 +62,19 @@ def tolerance_name(tolerance: float | None) -> str:
 def run_names(run_id: str, settings: Fit) -> list[str]:
     """The runs to come.
 
+    Raises
+    ------
+    NwbCompactError
+        As `sweep`.
+
     Examples
     --------
     >>> from nwb_compact.config import configure
     >>> run_names("day", configure(changes={"prune": {"tolerance": (0.01, 0.05)}})), run_names("day", configure())
     (['day-T1', 'day-T5'], ['day'])
     """
-    added = [tolerance_name(tolerance) for tolerance in settings.prune.tolerance] or list(sweep(settings))
+    fits = list(sweep(settings))  # also where there are tolerances: what has no meaning is told before anything is trained
+    added = [tolerance_name(tolerance) for tolerance in settings.prune.tolerance] or fits
     return [joined(run_id, name) for name in dict.fromkeys(added)]
 
 

@@ -108,7 +108,7 @@ def train(task: Task, plan: Plan, *, seed: int, checkpoint: Path | None = None, 
     """
     settle_first_calls()
     optimizers, state = _optimizers(task, plan), _State()
-    best_weights = copy.deepcopy(task.network.state_dict())
+    best_weights = copy.deepcopy(task.network.state_dict()) if task.validate is not None else {}
     if checkpoint is not None and checkpoint.exists():
         stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
         task.network.load_state_dict(stored["network"])

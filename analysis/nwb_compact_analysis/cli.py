@@ -29,7 +29,7 @@ def report(file: Path | Address, output: Path | None, run_id: str | None, overwr
     if not runs:
         next_step = f"run 'nwb-compact fit {file}' first"
         raise NwbCompactError(file, found="no fitted run", expected="at least one", next_step=next_step)
-    (results,) = read_results(file, run_id) if run_id is not None else runs[-1:]
+    (results,) = [run for run in runs if run.run_id == run_id] or (read_results(file, run_id) if run_id is not None else runs[-1:])
     others = [run for run in runs if run.run_id != results.run_id]
     tables = read_interpretation(file, results.run_id)
     units = interpreted(tables)

@@ -247,8 +247,9 @@ def _scores_by_unit(results: Results, order: Sequence[int]) -> Section:
 
 def _consolidation(results: Results) -> Section:
     text = (
-        "How many spatial filters each student kept in its five layers after pruning. The study found many in the first layers and few "
-        "after the third (consolidation); what is seen here also depends on the sizes the fit started from, see the provenance."
+        "How many spatial filters (5 x 5 kernels; in layers 2 to 5 one for each map below) each student kept after pruning. The study "
+        "found many in the first layers and few after the third (consolidation); what is seen here also depends on the sizes the fit "
+        "started from, see the provenance."
     )
     plot = partial(figures.plot_filters_per_layer, results)
     picture = _picture("figure_4_filters_per_layer.png", "Filters kept in each layer, a line a unit.", plot, 3.0)

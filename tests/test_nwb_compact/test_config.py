@@ -68,6 +68,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_known_one(changes, message
     ("prune", "min_filters", 0), ("prune", "max_parameters", 10), ("prune", "kept_first", 0), ("prune", "last_images_seen", 99),
     ("prune", "last_learning_rate", 0), ("student", "kind", "both"), ("student", "readout", "sparse"),
     ("student", "shared_filters", [4, 4]), ("student", "most_late_filters", [3, 0, 3]),
+    ("prune", "ladder", []), ("prune", "ladder", [0.6, 0.8]), ("prune", "ladder", [0.9, 0.9]),
 ])
 def test_a_value_out_of_range_is_named(stage, name, value):
     with pytest.raises(NwbCompactError) as caught:

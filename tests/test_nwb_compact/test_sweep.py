@@ -108,7 +108,8 @@ def test_runs_are_named_by_their_tolerance_each_once():
      "--filters: found students of their own for all units, expected a shared one. Next: add --students shared"),
     (("--tolerance", "5"), r"prune.tolerance.0: found 5.0, expected Input should be less than 1."),
 ])
-def test_a_tolerance_without_meaning_is_told(lab, words, told):
+def test_a_tolerance_without_meaning_is_told_before_anything_is_trained(lab, monkeypatch, words, told):
+    monkeypatch.setattr(fit, "fit_teacher", None)
     with pytest.raises(NwbCompactError) as caught:
         run(*words)
     assert str(caught.value).startswith(told)
