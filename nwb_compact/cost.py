@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 STUDENT_STAGES = ("lessons", "students", "pruning", "retraining")
-"""Stages of a fit that serve its students alone, whichever of them there are. The teacher is not among them: it is there in any case."""
+"""Stages of a fit that serve its students alone, whichever of them there are: `students` trains the network that they are cut out of. The
+teacher is not among them: it is there in any case."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ FINENESS = 64
 TOGETHER = 8
 """Images that are moved at a time: they stay in the processor's cache, which halved the time."""
 DRAWS = ("zoom", "mirror", "down", "right", "contrast", "brightness", "mix", "partner", "weight", "height", "width", "top", "left")
-"""What is drawn for each view, in this order."""
+"""What is drawn for each view, in this order; what is added must stand last, since a name's place decides its numbers."""
 ODD = 0x9E3779B97F4A7C15
 """2^64 over the golden ratio: the step of SplitMix64 (Steele, Lea & Flood 2014)."""
 
