@@ -157,8 +157,9 @@ class Distill(Stage):
     paste: float = Field(0.0, ge=0, le=1)
     """Share of the views in which a rectangle is another image's."""
     views: int = Field(8, ge=1)
-    """Views of each image that the teacher answers, once, before training; the first is the image itself. In simulation students are more
-    accurate with 8 than with 4 and alike with 16 (docs/measured.md), and the teacher is asked twice as often."""
+    """Views of each image that the teacher answers, once, before training; the first is the image itself. Of so many images that
+    trainings would not see them all they are fewer. In simulation students are more accurate with 8 than with 4, and alike with 16
+    (docs/measured.md)."""
 
 
 class Prune(Stage):

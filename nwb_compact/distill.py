@@ -62,6 +62,18 @@ class Lessons:
         return (wanted - self.offset) / self.scale
 
 
+def n_views(n_pictures: int, settings: config.Fit) -> int:
+    """How many views of each picture the teacher is asked about: `distill.views`, or as many as trainings can see where pictures are many.
+
+    Examples
+    --------
+    >>> [n_views(n, config.configure()) for n in (16_000, 100_000, 1_000_000)]
+    [8, 4, 1]
+    """
+    seen = settings.distill.images_seen + settings.prune.images_seen
+    return min(settings.distill.views, -(-seen // n_pictures))
+
+
 def asked(
     teacher: Callable[[np.ndarray], np.ndarray], pictures: Pictures, number: int, settings: config.Distill, *, seed: int,
     advance: Advance = silent,

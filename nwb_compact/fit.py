@@ -21,7 +21,7 @@ from nwb_compact.address import FETCH, FILE_OR_ADDRESS, UPLOAD, Address, require
 from nwb_compact.backbones import FORMS, Backbone, frozen_backbone
 from nwb_compact.check import require_sound
 from nwb_compact.config import PRESETS, Fit, configure
-from nwb_compact.distill import Lessons, asked, lessons
+from nwb_compact.distill import Lessons, asked, lessons, n_views
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.feature_cache import default_cache_folder
 from nwb_compact.file_teacher import FileTeacher, teacher_from_file
@@ -116,12 +116,13 @@ def _teacher(sessions: Sequence[SessionData], n_fitted: int, seen: Sequence[np.n
 def _lessons(teacher: Oracle, n_units: Sequence[int], pool: ImagePool, settings: Fit, work: Work) -> tuple[Lessons, ...]:
     """The teacher's answers to every view of every lesson image, asked once for the units of all fitted sessions."""
     seed = derived_seed(settings.seed, "views")
-    with stage("lessons", settings.distill.views * len(pool), quiet=work.quiet) as advance:
+    n_asked = n_views(len(pool), settings)
+    with stage("lessons", n_asked * len(pool), quiet=work.quiet) as advance:
 
         def answered(view: int) -> np.ndarray:
             return asked(teacher.answers, pool, view, settings.distill, seed=seed, advance=advance)
 
-        views = [work.array(f"answers_{view}", partial(answered, view)) for view in range(settings.distill.views)]
+        views = [work.array(f"answers_{view}", partial(answered, view)) for view in range(n_asked)]
     last = np.cumsum(n_units)
     return tuple(
         lessons(pool, tuple(view[:, stop - n : stop] for view in views), settings.distill, seed=seed)
