@@ -31,7 +31,7 @@ from peak_memory import peak_mib
 
 from nwb_compact import config
 from nwb_compact.bank import BankShape
-from nwb_compact.distill import Lessons, asked, bank_for, lessons, train_bank
+from nwb_compact.distill import Lessons, asked, bank_for, lessons, n_views, train_bank
 from nwb_compact.image_pool import ImagePool
 from nwb_compact.memory import keep_freed_memory
 from nwb_compact.natural_images import natural_images
@@ -119,7 +119,7 @@ def lessons_of(n_units: int, pixels: np.ndarray, settings: config.Fit, seed: int
     def teacher(images: np.ndarray) -> np.ndarray:
         return expected_counts(neurons, images).astype(np.float32)
 
-    answers = tuple(asked(teacher, pool, view, settings.distill, seed=seed) for view in range(settings.distill.views))
+    answers = tuple(asked(teacher, pool, view, settings.distill, seed=seed) for view in range(n_views(len(pool), settings)))
     return lessons(pool, answers, settings.distill, seed=seed), teacher(pixels[-UNSEEN:])
 
 

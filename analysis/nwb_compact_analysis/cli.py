@@ -29,7 +29,8 @@ def report(file: Path | Address, output: Path | None, run_id: str | None, overwr
     if not runs:
         next_step = f"run 'nwb-compact fit {file}' first"
         raise NwbCompactError(file, found="no fitted run", expected="at least one", next_step=next_step)
-    (results,) = [run for run in runs if run.run_id == run_id] or (read_results(file, run_id) if run_id is not None else runs[-1:])
+    wanted = runs[-1].run_id if run_id is None else run_id
+    (results,) = [run for run in runs if run.run_id == wanted] or read_results(file, wanted)  # which says what runs there are
     others = [run for run in runs if run.run_id != results.run_id]
     tables = read_interpretation(file, results.run_id)
     units = interpreted(tables)
