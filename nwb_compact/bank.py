@@ -52,6 +52,8 @@ class BankShape:
     readout: Literal["separable", "dense"] = "separable"
     """separable: a weight a filter times a weight a place. dense: a weight for each filter and place; only where each unit has a layer 5
     of its own."""
+    products: int = 1
+    """Of a separable readout: so many products of a weight a filter and a weight a place are added up."""
 
     def total(self, layer: int) -> int:
         """Channels of layer 1 to 5 in the stacked network."""
@@ -99,8 +101,9 @@ class Bank(nn.Module):
             self.pointwise.append(torch.randn(groups, widths[layer - 1], inputs) / inputs**0.5)
         self.offset = nn.Parameter(torch.zeros(n_units))
         if shape.readout == "separable":
-            self.readout_filter = nn.Parameter(0.3 * torch.randn(n_units, widths[-1]) / widths[-1] ** 0.5)
-            self.readout_space = nn.Parameter(torch.full((n_units, MAP_PX**2), SPACE / MAP_PX**2))
+            weights = torch.randn(n_units, widths[-1], shape.products) / (widths[-1] * shape.products) ** 0.5
+            self.readout_filter = nn.Parameter(0.3 * weights)
+            self.readout_space = nn.Parameter(torch.full((n_units, shape.products, MAP_PX**2), SPACE / MAP_PX**2))
         else:
             self.readout = nn.Parameter(torch.randn(n_units, widths[-1], MAP_PX**2) * 0.01 / MAP_PX)
         for layer, mask in enumerate(masks, start=1):
@@ -153,12 +156,11 @@ class Bank(nn.Module):
         third = (third * used[:, None]).gather(2, reads[:, None].expand(-1, third.shape[1], -1))
         if self.shape.shared_layers < ABOVE_ARE_OWN:
             reads = reads + torch.arange(n_units)[:, None] * self.shape.widths[ABOVE_ARE_OWN - 1]
-        separable = self.shape.readout == "separable"
         return OwnLayers(
             reads, sizes, (third, fourth, fifth),
             tuple(kernel.reshape(n_units, -1, KERNEL_PX**2) for kernel in list(self.depthwise)[ABOVE_ARE_OWN:]),
             tuple(bias.reshape(n_units, -1) for bias in list(self.bias)[ABOVE_ARE_OWN:]),
-            self.readout_filter[:, :, None] * self.readout_space[:, None] if separable else self.readout, self.offset,
+            self._over_places(), self.offset,
         )
 
     def fix(self, layers: int) -> "Bank":
@@ -211,11 +213,14 @@ class Bank(nn.Module):
         """The readout: what each filter of the last layer adds to its unit's answer (batch unit filter)."""
         places = x.permute(0, 2, 3, 1).flatten(1, 2)
         if self.shape.shared_layers == N_LAYERS:
-            return torch.matmul(self.readout_space, places) * (self.readout_filter * self.has(N_LAYERS))
+            pooled = torch.matmul(self.readout_space.flatten(0, 1), places).unflatten(1, self.readout_space.shape[:2])
+            return (pooled * self.readout_filter.transpose(1, 2)).sum(dim=2) * self.has(N_LAYERS)
         by_unit = places.unflatten(2, (self.shape.n_units, -1))
-        if self.shape.readout == "separable":
-            return (by_unit * self.readout_space.T[:, :, None]).sum(dim=1) * self.readout_filter
-        return (by_unit * self.readout.permute(2, 0, 1)).sum(dim=1)
+        return (by_unit * self._over_places().permute(2, 0, 1)).sum(dim=1)
+
+    def _over_places(self) -> Tensor:
+        """Weights of the readout (unit filter place)."""
+        return torch.bmm(self.readout_filter, self.readout_space) if self.shape.readout == "separable" else self.readout
 
     def has(self, layer: int) -> Tensor:
         """(unit filter) bool: the filters of a layer each unit has or, in a shared layer, uses."""
@@ -284,8 +289,9 @@ class Bank(nn.Module):
                 arrays = self._layer(unit, layer) | arrays
         kept = self._kept(unit, N_LAYERS)
         if self.shape.readout == "separable":
-            arrays["readout.filter"] = _array(scale * self.readout_filter[unit, kept])
-            arrays["readout.space"] = _array(self.readout_space[unit].unflatten(0, (MAP_PX, MAP_PX)))
+            weights, space = scale * self.readout_filter[unit, kept], self.readout_space[unit].unflatten(1, (MAP_PX, MAP_PX))
+            one = self.shape.products == 1
+            arrays |= {"readout.filter": _array(weights[:, 0] if one else weights), "readout.space": _array(space[0] if one else space)}
         else:
             arrays["readout.weight"] = _array(scale * self.readout[unit, kept].unflatten(1, (MAP_PX, MAP_PX)))
         arrays["readout.bias"] = _array(scale * self.offset[unit : unit + 1] + offset)

@@ -120,6 +120,10 @@ class Student(Stage):
     readout: Literal["separable", "dense"] = "separable"
     """Of a unit's own student. separable: a weight a filter times a weight a place, as in the study's shared models. dense: a weight for
     each filter and place, as in its single models, where it holds a fifth of the parameters."""
+    readout_products: int = Field(1, ge=1, le=8)
+    """Of a separable readout of a unit's own student: how many products of a weight a filter and a weight a place are added up, each 784
+    parameters and one a filter. 1 is the study's shared models, which keep it; more let a unit weigh filters differently at different
+    places, as the study's single models do (docs/measured.md)."""
 
 
 class Distill(Stage):

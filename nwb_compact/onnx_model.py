@@ -63,7 +63,9 @@ class _Graph:
             maps = self._rectified(maps, self._weight(f"layer{layer}.pointwise", axes=(2, 3)), self._weight(f"layer{layer}.bias"))
         over_places = "readout.weight"
         if "readout.filter" in self.arrays:
-            maps, over_places = self._add("Conv", maps, self._weight("readout.filter", axes=(0, 2, 3))), "readout.space"
+            weights = self.arrays["readout.filter"]
+            self.arrays = {**self.arrays, "readout.filter": weights.reshape(len(weights), -1).T}
+            maps, over_places = self._add("Conv", maps, self._weight("readout.filter", axes=(2, 3))), "readout.space"
         summed = self._add("MatMul", self._add("Flatten", maps), self._weight(over_places, flat=True))  # of a matrix and a vector
         self._add("Add", summed, self._weight("readout.bias"), name=ANSWER)
 

@@ -211,7 +211,7 @@ def _specialised(
         kept_variance = settings.kept_variance * LESS_VARIANCE**times
         kept = _pruned_layers(bank, measured, unit, last, gain, kept_variance, most, settings.min_filters)
         smallest = all(len(filters) <= settings.min_filters for filters in kept.filters[_lowest(bank) - 1 : -1])
-        if _size(kept, readout) <= settings.max_parameters or smallest:
+        if _size(kept, readout, bank.shape.products) <= settings.max_parameters or smallest:
             return kept
     return _pruned_layers(bank, measured, unit, last, gain, 0.0, most, settings.min_filters)
 
@@ -272,10 +272,10 @@ def _gain(contribution: np.ndarray, kept: np.ndarray) -> np.ndarray:
     return np.linalg.solve(few.T @ few + ridge, few.T @ whole + ridge @ np.ones(len(kept)))
 
 
-def _size(kept: Kept, readout: str) -> int:
+def _size(kept: Kept, readout: str, products: int) -> int:
     n = [len(filters) for filters in kept.filters]
     separable = sum(below * KERNEL_PX**2 + below * above + above for below, above in pairwise(n))
-    places = n[-1] + MAP_PX**2 if readout == "separable" else n[-1] * MAP_PX**2
+    places = products * (n[-1] + MAP_PX**2) if readout == "separable" else n[-1] * MAP_PX**2
     return n[0] * (3 * KERNEL_PX**2 + 1) + separable + places + 1
 
 
@@ -303,7 +303,7 @@ def _rebuilt(bank: Bank, kept: list[Kept], shared: int, readout: Literal["separa
         uses[unit, _has(bank, unit, shared)[what.filters[shared - 1]]] = True
     whole = tuple(np.ones((len(kept), width), bool) for width in widths[: shared - 1])
     pruned = Bank(
-        BankShape(len(kept), widths, shared, readout),
+        BankShape(len(kept), widths, shared, readout, bank.shape.products),
         (*whole, uses, *(_front(kept, layer, widths[layer - 1]) for layer in range(shared + 1, N_LAYERS + 1))),
     )
     with torch.no_grad():
@@ -347,9 +347,9 @@ def _carry_readout(bank: Bank, pruned: Bank, unit: int, what: Kept) -> None:
     if bank.shape.readout == "dense":
         pruned.readout[unit], pruned.readout[unit, :n] = 0.0, bank.readout[unit, kept] * gain[:, None]
         return
-    weights = bank.readout_filter[unit, kept] * gain
+    weights = bank.readout_filter[unit, kept] * gain[:, None]
     if pruned.shape.readout == "dense":
-        pruned.readout[unit], pruned.readout[unit, :n] = 0.0, weights[:, None] * bank.readout_space[unit]
+        pruned.readout[unit], pruned.readout[unit, :n] = 0.0, weights @ bank.readout_space[unit]
     else:
         pruned.readout_filter[unit], pruned.readout_filter[unit, :n] = 0.0, weights
         pruned.readout_space[unit] = bank.readout_space[unit]

@@ -91,7 +91,8 @@ class StudentWeights:
 
     `input.mean` (3,); `layer1.kernel` (filter 3 5 5); for layers 2 to 5 `layerN.depthwise` (input 5 5) and
     `layerN.pointwise` (filter input); `layerN.bias` (filter,) for all five; `readout.weight` (filter 28 28), or `readout.filter`
-    (filter,) and `readout.space` (28 28), whose product it is; `readout.bias` (1,). Each layer is relu(convolution + bias);
+    (filter,) and `readout.space` (28 28), whose product it is, or (filter product) and (product 28 28), of whose products it is the sum;
+    `readout.bias` (1,). Each layer is relu(convolution + bias);
     layers 2 and 3 have stride 2; images are RGB, 0..255, 112 px. Students cut out of one shared network hold its layers as the very
     same objects (`shared_arrays`), which a file keeps once.
     """
@@ -100,9 +101,12 @@ class StudentWeights:
 
 
 def readout_weight(student: StudentWeights) -> Float32[np.ndarray, "filter 28 28"]:
-    """Weight of every place of the last map, also where the student holds it as the product of a weight a filter and a weight a place."""
+    """Weight of every place of the last map, also where the student holds products of a weight a filter and a weight a place."""
     arrays = student.arrays
-    return arrays["readout.weight"] if "readout.weight" in arrays else arrays["readout.filter"][:, None, None] * arrays["readout.space"]
+    if "readout.weight" in arrays:
+        return arrays["readout.weight"]
+    filters, space = arrays["readout.filter"], arrays["readout.space"]
+    return np.tensordot(filters.reshape(len(filters), -1), space.reshape(-1, *space.shape[-2:]), axes=1)
 
 
 def are_same_students(some: Sequence[StudentWeights], others: Sequence[StudentWeights]) -> bool:

@@ -31,7 +31,7 @@ ARCHITECTURE = (
     "images RGB 0..255 at 112 px minus input.mean; layer 1 convolution 5x5 stride 1 padding 2; layers 2 to 5 depthwise 5x5 with strides "
     "2 2 1 1 (padding 2 at stride 1; 1 before and 2 after at stride 2), then pointwise; each layer relu(x + bias); answer = "
     "sum(readout.weight * map) + readout.bias, expected spikes in the counting window; readout.weight is filter x 28 x 28, or the product "
-    "of readout.filter (filter) and readout.space (28 x 28)"
+    "of readout.filter (filter) and readout.space (28 x 28), or the sum of such products, (filter x product) and (product x 28 x 28)"
 )
 """How the arrays of a student are used, stored with every run so that the file alone is enough to run it."""
 STEPS = (
@@ -218,7 +218,7 @@ def _branches(students: Sequence[StudentWeights], units: Iterable[int], steps: S
     for unit in units:
         arrays = students[unit].arrays
         # Readouts of the same maps are one matrix product, where they are of one kind.
-        same = [id(arrays[name]) for name in steps[0]] if steps else ["readout.filter" in arrays]
+        same = [id(arrays[name]) for name in steps[0]] if steps else [*arrays["readout.space"].shape] if "readout.space" in arrays else []
         groups.setdefault(tuple(same), []).append(unit)
     if not steps:
         return [_Branch(_readouts([students[unit].arrays for unit in group]), group, ()) for group in groups.values()]
@@ -246,8 +246,10 @@ def _readouts(students: Sequence[Mapping[str, np.ndarray]]) -> Callable[[Tensor]
     of = {name: _tensor(np.stack([arrays[name] for arrays in students])) for name in students[0] if name.startswith("readout")}
     bias = of["readout.bias"][:, 0]
     if "readout.filter" in of:
-        filters, space = _full(of["readout.filter"], axis=1).T, of["readout.space"].flatten(1).T
-        return lambda maps: ((maps.permute(0, 2, 3, 1).flatten(1, 2) @ filters) * space).sum(dim=1) + bias
+        n, n_filters = of["readout.filter"].shape[:2]
+        filters = _full(of["readout.filter"].view(n, n_filters, -1), axis=1).transpose(1, 2).flatten(0, 1).T
+        space = of["readout.space"].view(filters.shape[1], -1).T
+        return lambda maps: ((maps.permute(0, 2, 3, 1).flatten(1, 2) @ filters) * space).sum(dim=1).unflatten(1, (n, -1)).sum(dim=2) + bias
     weight = _full(of["readout.weight"], axis=1).permute(2, 3, 1, 0).flatten(0, 2)
     return lambda maps: maps.permute(0, 2, 3, 1).flatten(1) @ weight + bias
 

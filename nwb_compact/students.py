@@ -66,7 +66,8 @@ def fit_students(taught: Lessons, name: str, settings: config.Fit, work: Work, *
 
 def shared_shape(n_units: int, settings: config.Student) -> BankShape:
     """The network that learns for all units."""
-    return BankShape(n_units, (*settings.early_filters, *settings.shared_filters), N_LAYERS)
+    products = settings.readout_products if settings.kind == "own" else 1
+    return BankShape(n_units, (*settings.early_filters, *settings.shared_filters), N_LAYERS, products=products)
 
 
 def smallest_sufficient_rung(

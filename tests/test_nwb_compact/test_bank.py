@@ -26,9 +26,9 @@ def masks_of(shared_layers, seed=0):
     return tuple(masks)
 
 
-def bank_of(shared_layers, readout="separable", *, masked=False, n_units=N_UNITS):
+def bank_of(shared_layers, readout="separable", *, masked=False, n_units=N_UNITS, products=1):
     """A bank in which every filter does something, none has the bias of a new bank and no two places weigh the same."""
-    shape, generator = BankShape(n_units, WIDTHS, shared_layers, readout), torch.Generator().manual_seed(0)
+    shape, generator = BankShape(n_units, WIDTHS, shared_layers, readout, products), torch.Generator().manual_seed(0)
     bank = Bank(shape, masks_of(shared_layers) if masked else None)
     with torch.no_grad():
         for parameter, scaled in zip(bank.parameters(), new_bank(shape, as_tensor(IMAGES, "cpu"), seed=0).parameters(), strict=True):
@@ -80,6 +80,14 @@ def test_a_student_that_leaves_the_bank_answers_as_it_did_there(shared_layers, r
     np.testing.assert_allclose(alone(bank, scale, offset), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
     together = predict_all(bank.cut(scale, offset), IMAGES)
     np.testing.assert_allclose(together, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("shared_layers", [1, 2, 5])
+def test_so_does_one_whose_readout_is_a_sum_of_products(shared_layers):
+    bank = bank_of(shared_layers, masked=True, products=3)
+    expected, ones = answers(bank), np.ones(N_UNITS, np.float32)
+    assert {student.arrays["readout.space"].shape for student in bank.cut(ones, ones)} == {(3, 28, 28)}
+    np.testing.assert_allclose(alone(bank), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(("shared_layers", "readout"), READOUTS)

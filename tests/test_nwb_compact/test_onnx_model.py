@@ -20,11 +20,17 @@ def product_readout():
     return StudentWeights(without | {"readout.filter": np.array([0.3, -0.1], np.float32), "readout.space": space})
 
 
+def readout_of_three_products():
+    rng, without = np.random.default_rng(2), {name: value for name, value in STUDENT.arrays.items() if name != "readout.weight"}
+    space = rng.normal(size=(3, 28, 28)).astype(np.float32)
+    return StudentWeights(without | {"readout.filter": rng.normal(size=(2, 3)).astype(np.float32), "readout.space": space})
+
+
 def answers(content, images=PIXELS):
     return InferenceSession(content, providers=["CPUExecutionProvider"]).run(None, {IMAGES: images})[0]
 
 
-@pytest.mark.parametrize("student", [STUDENT, product_readout()], ids=["dense", "product"])
+@pytest.mark.parametrize("student", [STUDENT, product_readout(), readout_of_three_products()], ids=["dense", "product", "products"])
 def test_onnxruntime_answers_as_the_student_does(student):
     expected = predict(student, PIXELS)
     found = answers(onnx_model(student.arrays, {}))

@@ -33,14 +33,14 @@ def images():
     return np.ascontiguousarray(small.repeat(8, axis=1).repeat(8, axis=2))
 
 
-def bank_of(shared_layers, widths=WIDTHS, readout="separable", n_units=N_UNITS):
+def bank_of(shared_layers, widths=WIDTHS, readout="separable", n_units=N_UNITS, products=1):
     """A bank whose filters all do something, some more than others, and not all places weigh the same."""
-    return copy.deepcopy(made_once(shared_layers, widths, readout, n_units))
+    return copy.deepcopy(made_once(shared_layers, widths, readout, n_units, products))
 
 
 @cache
-def made_once(shared_layers, widths, readout, n_units):
-    bank = new_bank(BankShape(n_units, widths, shared_layers, readout), as_tensor(images(), "cpu"), seed=0)
+def made_once(shared_layers, widths, readout, n_units, products):
+    bank = new_bank(BankShape(n_units, widths, shared_layers, readout, products), as_tensor(images(), "cpu"), seed=0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for layer, bias in enumerate(bank.bias, start=1):
@@ -209,9 +209,10 @@ def test_a_measured_contribution_is_what_the_answer_loses_without_the_filter(sha
 
 
 # Pruning --------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("products", [1, 3])
 @pytest.mark.parametrize(("shared_layers", "before", "after"), KINDS)
-def test_where_nothing_may_be_lost_nothing_changes(shared_layers, before, after):
-    bank = bank_of(shared_layers, readout=before)
+def test_where_nothing_may_be_lost_nothing_changes(shared_layers, before, after, products):
+    bank = bank_of(shared_layers, readout=before, products=products)
     expected = answers(bank)
     tolerance = 1e-3 * np.abs(expected).max()
     made = both(bank, 1.0, kept_variance=1.0, last_layer_r2=1.0, readout=after)
@@ -286,11 +287,11 @@ def test_a_filter_of_the_last_layer_that_repeats_another_goes_and_the_other_is_t
     bank = bank_of(5)
     with torch.no_grad():
         bank.pointwise[3][0, 2], bank.bias[4][2] = bank.pointwise[3][0, 0], bank.bias[4][0]
-        bank.readout_filter[0] = torch.tensor([1.0, 0.7, 0.4])
+        bank.readout_filter[0] = torch.tensor([[1.0], [0.7], [0.4]])
     before = answers(bank)[:, 0]
     pruned = specialised(bank, most=(99, 99, 2), kept_variance=1.0, last_layer_r2=1.0, min_filters=1)
     assert filters(students_of(pruned)[0])[-1] == 2
-    np.testing.assert_allclose(pruned.readout_filter[0].detach(), [1.4, 0.7], rtol=1e-2)
+    np.testing.assert_allclose(pruned.readout_filter[0, :, 0].detach(), [1.4, 0.7], rtol=1e-2)
     moved = answers(pruned)[:, 0] - before
     assert moved.std() < 0.01 * before.std()
 
@@ -343,17 +344,20 @@ def test_only_the_first_two_layers_change_when_the_first_is_narrowed(readout):
 
 
 # Sizes ----------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("readout", ["separable", "dense"])
+@pytest.mark.parametrize(("readout", "products"), [("separable", 1), ("separable", 2), ("dense", 2)])
 @pytest.mark.parametrize("shared_layers", [1, 5])
 @pytest.mark.parametrize(("kept_variance", "min_filters", "max_parameters"), [
     (0.9, 1, 12_500), (0.5, 2, 12_500), (1.0, 1, 1800), (0.9, 3, 3000),
 ])
-def test_a_students_parameters_are_those_that_pruning_counted(shared_layers, readout, kept_variance, min_filters, max_parameters):
-    bank, measured = bank_of(shared_layers), measure(bank_of(shared_layers), images())
+def test_a_students_parameters_are_those_that_pruning_counted(
+    shared_layers, readout, products, kept_variance, min_filters, max_parameters
+):
+    bank = bank_of(shared_layers, products=products)
+    measured = measure(bank, images())
     chosen = config.Prune(images=50, kept_variance=kept_variance, min_filters=min_filters, max_parameters=max_parameters)
     for unit, student in enumerate(students_of(specialise(bank, images(), MANY, chosen, readout=readout))):
         kept = _specialised(bank, measured, unit, MANY, chosen, readout)
-        assert n_parameters(student) == _size(kept, readout)
+        assert n_parameters(student) == _size(kept, readout, products)
         assert filters(student) == [len(of_layer) for of_layer in kept.filters]
 
 

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from nwb_compact import student
 from nwb_compact.operations import counted
-from nwb_compact.results import StudentWeights
+from nwb_compact.results import StudentWeights, readout_weight
 from nwb_compact.student import (
     INPUT_MEAN,
     PREDICTION_BATCH,
@@ -69,6 +69,20 @@ def test_a_readout_may_be_a_weight_a_filter_times_a_weight_a_place():
     dense = StudentWeights(without | {"readout.weight": filters[:, None, None] * space})
     np.testing.assert_allclose(predict(factorised, IMAGES[:2]), predict(dense, IMAGES[:2]), rtol=1e-5)
     assert n_parameters(dense) - n_parameters(factorised) == 2 * 784 - 2 - 784
+
+
+def test_a_readout_may_be_a_sum_of_such_products():
+    rng, student = np.random.default_rng(1), uneven_student()
+    filters, space = rng.normal(size=(2, 3)).astype(np.float32), rng.normal(size=(3, 28, 28)).astype(np.float32)
+    without = {name: value for name, value in student.arrays.items() if name != "readout.weight"}
+    three = StudentWeights(without | {"readout.filter": filters, "readout.space": space})
+    one = StudentWeights(without | {"readout.filter": filters[:, 1], "readout.space": space[1]})
+    dense = StudentWeights(without | {"readout.weight": np.einsum("fp,pyx->fyx", filters, space)})
+    np.testing.assert_allclose(readout_weight(three), dense.arrays["readout.weight"], rtol=1e-5, atol=1e-5)
+    together, expected = predict_all((one, three, dense), IMAGES[:2]), predict(dense, IMAGES[:2])
+    np.testing.assert_allclose(together[:, 1:], np.stack([expected, expected], axis=1), rtol=1e-4)
+    np.testing.assert_allclose(together[:, 0], predict(one, IMAGES[:2]), rtol=1e-5)
+    assert n_parameters(three) - n_parameters(one) == 2 * (2 + 784)
 
 
 def test_students_that_share_layers_answer_as_each_does_alone():
