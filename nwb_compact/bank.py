@@ -290,7 +290,7 @@ class Bank(nn.Module):
         kept = self._kept(unit, N_LAYERS)
         if self.shape.readout == "separable":
             weights, space = scale * self.readout_filter[unit, kept], self.readout_space[unit].unflatten(1, (MAP_PX, MAP_PX))
-            one = self.shape.products == 1
+            one = self.shape.products == 1  # which has no axis of its own, as in files of before there could be several
             arrays |= {"readout.filter": _array(weights[:, 0] if one else weights), "readout.space": _array(space[0] if one else space)}
         else:
             arrays["readout.weight"] = _array(scale * self.readout[unit, kept].unflatten(1, (MAP_PX, MAP_PX)))

@@ -63,9 +63,8 @@ class _Graph:
             maps = self._rectified(maps, self._weight(f"layer{layer}.pointwise", axes=(2, 3)), self._weight(f"layer{layer}.bias"))
         over_places = "readout.weight"
         if "readout.filter" in self.arrays:
-            weights = self.arrays["readout.filter"]
-            self.arrays = {**self.arrays, "readout.filter": weights.reshape(len(weights), -1).T}
-            maps, over_places = self._add("Conv", maps, self._weight("readout.filter", axes=(2, 3))), "readout.space"
+            by_product = np.atleast_2d(self.arrays["readout.filter"].T)[:, :, None, None]
+            maps, over_places = self._add("Conv", maps, self._stored("readout.filter", by_product)), "readout.space"
         summed = self._add("MatMul", self._add("Flatten", maps), self._weight(over_places, flat=True))  # of a matrix and a vector
         self._add("Add", summed, self._weight("readout.bias"), name=ANSWER)
 
@@ -73,7 +72,9 @@ class _Graph:
         return self._add("Relu", self._add("Conv", maps, weight, bias, **attributes))
 
     def _weight(self, name: str, *, axes: tuple[int, ...] = (), flat: bool = False) -> str:
-        value = self.arrays[name].ravel() if flat else np.expand_dims(self.arrays[name], axes)
+        return self._stored(name, self.arrays[name].ravel() if flat else np.expand_dims(self.arrays[name], axes))
+
+    def _stored(self, name: str, value: np.ndarray) -> str:
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name if value.dtype == np.float32 else self._cast(name)
 

@@ -217,9 +217,8 @@ def _branches(students: Sequence[StudentWeights], units: Iterable[int], steps: S
     groups: dict[tuple[int, ...], list[int]] = {}
     for unit in units:
         arrays = students[unit].arrays
-        # Readouts of the same maps are one matrix product, where they are of one kind.
-        same = [id(arrays[name]) for name in steps[0]] if steps else [*arrays["readout.space"].shape] if "readout.space" in arrays else []
-        groups.setdefault(tuple(same), []).append(unit)
+        same = tuple(id(arrays[name]) for name in steps[0]) if steps else _kind_of_readout(arrays)
+        groups.setdefault(same, []).append(unit)
     if not steps:
         return [_Branch(_readouts([students[unit].arrays for unit in group]), group, ()) for group in groups.values()]
     return [_Branch(_step(students[group[0]].arrays, steps[0]), group, _branches(students, group, steps[1:])) for group in groups.values()]
@@ -239,6 +238,11 @@ def _step(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Callable[[T
     # A row and a column of zeros in front of the filter stand for the odd padding of `same_padding`, and spare a copy of the map.
     depthwise = _full(of["depthwise"] if stride == 1 else functional.pad(of["depthwise"], (1, 0, 1, 0)))[:, None]
     return lambda maps: functional.conv2d(maps, depthwise, stride=stride, padding=2, groups=len(depthwise))
+
+
+def _kind_of_readout(arrays: Mapping[str, np.ndarray]) -> tuple[int, ...]:
+    """Readouts of the same maps are one matrix product, where they are of one kind: dense, or of as many products."""
+    return arrays["readout.space"].shape if "readout.space" in arrays else ()
 
 
 def _readouts(students: Sequence[Mapping[str, np.ndarray]]) -> Callable[[Tensor], Tensor]:

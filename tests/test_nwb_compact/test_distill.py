@@ -278,7 +278,7 @@ def test_layers_that_are_fixed_stay_as_they_are_and_the_others_learn(taught):
 
 
 def test_weights_between_layers_are_made_sparse_and_no_others(taught):
-    dense, sparse = (trained(taught, settings=config.Distill(batch_images=8, sparsity=by), images_seen=1600) for by in (0.0, 0.5))
+    dense, sparse = (trained(taught, settings=config.Distill(batch_images=8, sparsity=by), images_seen=6400) for by in (0.0, 0.5))
     assert all(bool((mixing != 0).all()) for mixing in dense.pointwise)
     assert sum(int((mixing == 0).sum()) for mixing in sparse.pointwise) >= 3
     assert all(bool((spatial != 0).all()) for spatial in (sparse.kernel, *sparse.depthwise))

@@ -61,8 +61,8 @@ def test_a_step_of_a_bank_costs_what_its_layers_say(shared_layers):
     depthwise = sum(below * 25 * here for below, here in zip(channels[:-1], pixels[1:], strict=True))
     seen = (None, widths[0], widths[1], widths[2], widths[3])  # inputs of a filter: those of its own unit
     pointwise = sum(channels[layer] * seen[layer] * pixels[layer] for layer in range(1, 5))
-    readout = units * widths[4] * 28**2 if shared_layers == 5 else 0  # of own filters it is no matrix product, but a sum of products
-    forwards = 2 * batch * (first + depthwise + pointwise + readout)
+    readout = units * widths[4] * 28**2  # of own filters: the product of a weight a filter and a weight a place, made once a batch
+    forwards = 2 * (batch * (first + depthwise + pointwise) + readout * (batch if shared_layers == 5 else 1))
     assert count.flop == 3 * forwards - 2 * batch * first, "no gradient of the images"
 
 

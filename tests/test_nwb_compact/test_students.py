@@ -143,6 +143,15 @@ def test_what_was_asked_for_is_what_is_stored(whole, kind, readout):
         assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in student.arrays.values())
 
 
+@pytest.mark.parametrize(("kind", "products"), [("own", (2,)), ("shared", ())])
+def test_only_a_students_own_readout_may_be_a_sum_of_products(tmp_path, kind, products):
+    settings = settings_of(kind)
+    two = settings.model_copy(update={"student": settings.student.model_copy(update={"readout_products": 2})})
+    for student in fitted(tmp_path, two):
+        assert student.arrays["readout.filter"].shape[1:] == products
+        assert student.arrays["readout.space"].shape == (*products, 28, 28)
+
+
 def test_students_of_one_network_hold_all_its_layers_as_the_same_objects(whole):
     first, *others = whole("shared", "separable").students
     assert len(others) == 2
