@@ -2,8 +2,8 @@
 
 The study found early filters to be the same across neurons while later layers consolidate, each unit its own way (see docs/methods.md).
 So a bank shares its first layers, which makes the cost of a unit small: all five while it learns the teacher, two once each unit has been
-pruned its own way, and one when units have also left filters of the first layer out. A student that leaves the bank takes its own copy of
-the filters it uses and is a network of the published architecture (see `student`).
+pruned its own way, and one when units have also left filters of the first layer out. A student that leaves the bank holds
+only the filters it uses and is a network of the published architecture (see `student`).
 
 There is no normalisation: a new bank's filters are scaled once so that they answer images with mean 0 and variance 1, and from then
 on its arrays are those of its students. Per-unit layers are padded to the widest unit. A filter that a unit does not have gets weights
@@ -19,10 +19,10 @@ from jaxtyping import Bool, Float32
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nwb_compact.fast_layers import AFTER, BEFORE, depthwise, first_layer, pointwise
+from nwb_compact.fast_layers import depthwise, first_layer, pointwise
 from nwb_compact.fused_layers import OwnLayers, squared_error
 from nwb_compact.results import StudentWeights
-from nwb_compact.student import INPUT_MEAN, KERNEL_PX, MAP_PX, N_LAYERS, STRIDES
+from nwb_compact.student import INPUT_MEAN, KERNEL_PX, MAP_PX, N_LAYERS, STRIDES, same_padding
 
 ABOVE_ARE_OWN = 2
 """The last layer that units share when students are cut out (`prune`); those above are trained as each unit's own (`fused_layers`)."""
@@ -132,7 +132,7 @@ class Bank(nn.Module):
         else:
             errors = ((self(images).float() - wanted) ** 2).mean(dim=0)
             loss = (weights * errors).mean()
-        if self.training:
+        if self.training:  # by each part of a batch that memory does not hold at once: what matters is the average over many
             self.unit_error.lerp_(errors.detach(), 1 - REMEMBERED).clamp_(min=LEAST_ERROR)
         return loss
 
@@ -197,9 +197,8 @@ class Bank(nn.Module):
     def spatial(self, x: Tensor, layer: int) -> Tensor:
         """The depthwise half of a layer."""
         stride = STRIDES[layer - 1]
-        if layer > 2:
-            before, after = (BEFORE, AFTER) if stride == 2 else (KERNEL_PX // 2, KERNEL_PX // 2)
-            x = functional.pad(x, (before, after, before, after)).contiguous(memory_format=torch.channels_last)
+        if layer > 2:  # the maps of layer 1 come with their border
+            x = same_padding(x, stride).contiguous(memory_format=torch.channels_last)
         return depthwise(x, self.depthwise[layer - 2], stride)
 
     def mix(self, x: Tensor, layer: int) -> Tensor:
@@ -248,15 +247,16 @@ class Bank(nn.Module):
 
     def channels(self, unit: int, layer: int) -> Tensor:
         """Stacked channels of a layer that one unit has (or uses)."""
-        kept = self._kept(unit, layer)
+        kept = self.kept(unit, layer)
         return kept if layer <= self.shape.shared_layers else kept + unit * self.shape.widths[layer - 1]
 
     def weights_of(self, unit: int, layer: int) -> Tensor:
         """Pointwise weights (filter input) of one unit in a layer from 2: its filters, and those it reads."""
         group = 0 if layer <= self.shape.shared_layers else unit
-        return self.pointwise[layer - 2][group][self._kept(unit, layer)][:, self._kept(unit, layer - 1)].detach()
+        return self.pointwise[layer - 2][group][self.kept(unit, layer)][:, self.kept(unit, layer - 1)].detach()
 
-    def _kept(self, unit: int, layer: int) -> Tensor:
+    def kept(self, unit: int, layer: int) -> Tensor:
+        """Where in its layer the filters stand that a unit has or, in a shared layer, uses."""
         return torch.nonzero(self.has(layer)[unit]).flatten()
 
     def _common(self) -> dict[str, np.ndarray]:
@@ -287,7 +287,7 @@ class Bank(nn.Module):
         for layer in range(1, N_LAYERS + 1):
             if f"layer{layer}.bias" not in common:
                 arrays = self._layer(unit, layer) | arrays
-        kept = self._kept(unit, N_LAYERS)
+        kept = self.kept(unit, N_LAYERS)
         if self.shape.readout == "separable":
             weights, space = scale * self.readout_filter[unit, kept], self.readout_space[unit].unflatten(1, (MAP_PX, MAP_PX))
             one = self.shape.products == 1  # which has no axis of its own, as in files of before there could be several

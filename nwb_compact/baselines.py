@@ -18,7 +18,7 @@ from nwb_compact import config
 from nwb_compact.bank import SCALED_BY, BankShape, new_bank
 from nwb_compact.bank_training import WARM_UP_STEPS, parameter_groups, standardised_answers
 from nwb_compact.progress import Advance, silent
-from nwb_compact.reliability import mean_of_known, varies
+from nwb_compact.reliability import mean_of_known, standardising, varies
 from nwb_compact.ridge import ridge_predictions
 from nwb_compact.streaming import as_tensor, to_device
 from nwb_compact.training import Batch, Plan, Task, derived_seed, train
@@ -129,9 +129,7 @@ def direct(
     (30, 2)
     """
     both = mean[np.concatenate([fit_images, validation_images])]
-    fitted = varies(mean[fit_images])
-    offset, scale = np.nan_to_num(mean_of_known(mean[fit_images])), np.ones(mean.shape[1])
-    scale[fitted] = np.nanstd(mean[fit_images][:, fitted], axis=0)
+    fitted, (offset, scale) = varies(mean[fit_images]), standardising(mean[fit_images])
     target = np.where(fitted, (mean - offset) / scale, np.nan).astype(np.float32)
     bank = to_device(new_bank(shape, as_tensor(images[fit_images[:SCALED_BY]], "cpu"), seed=derived_seed(seed, "weights")), device)
 

@@ -70,7 +70,8 @@ def n_views(n_pictures: int, settings: config.Fit) -> int:
     >>> [n_views(n, config.configure()) for n in (16_000, 100_000, 1_000_000)]
     [8, 4, 1]
     """
-    seen = settings.distill.images_seen + settings.prune.images_seen
+    retrained = settings.student.kind == "own"
+    seen = settings.distill.images_seen + (settings.prune.images_seen if retrained else 0)
     return min(settings.distill.views, -(-seen // n_pictures))
 
 

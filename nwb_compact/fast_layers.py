@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from nwb_compact.compiled import compiled, threads
 from nwb_compact.operations import beside_torch
-from nwb_compact.student import KERNEL_PX
+from nwb_compact.student import KERNEL_PX, border
 
-BEFORE, AFTER = 1, 2
-"""Rows and columns of zeros around a map that is halved, as TensorFlow pads 'same': the odd one lies below and right."""
+BEFORE, AFTER = border(2)
+"""Rows and columns of zeros around a map that is halved."""
 CHANNELS_AT_ONCE = 192
 """Channels whose sums stay in the first-level cache while maps stream by."""
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from nwb_compact.student import IMAGE_PX, N_LAYERS, STRIDES
+from nwb_compact.student import IMAGE_PX, N_LAYERS, STRIDES, border
 
 OPSET, IR_VERSION = 17, 8
 """Of 2022, so that older runtimes read the files too."""
@@ -57,9 +57,9 @@ class _Graph:
         maps = self._rectified(maps, self._weight("layer1.kernel"), self._weight("layer1.bias"), pads=[2, 2, 2, 2])
         for layer in range(2, N_LAYERS + 1):
             depthwise, stride = f"layer{layer}.depthwise", STRIDES[layer - 1]
-            before = 2 if stride == 1 else 1
-            maps = self._add("Conv", maps, self._weight(depthwise, axes=(1,)), strides=[stride, stride], pads=[before, before, 2, 2],
-                             group=len(self.arrays[depthwise]))
+            before, after = border(stride)
+            maps = self._add("Conv", maps, self._weight(depthwise, axes=(1,)), strides=[stride, stride],
+                             pads=[before, before, after, after], group=len(self.arrays[depthwise]))
             maps = self._rectified(maps, self._weight(f"layer{layer}.pointwise", axes=(2, 3)), self._weight(f"layer{layer}.bias"))
         over_places = "readout.weight"
         if "readout.filter" in self.arrays:

@@ -110,7 +110,7 @@ def narrow(
     bank = copy.deepcopy(bank).cpu()
     kept = []
     for unit in range(bank.shape.n_units):
-        own = tuple(np.arange(len(_has(bank, unit, layer))) for layer in range(2, N_LAYERS + 1))
+        own = tuple(np.arange(len(_kept(bank, unit, layer))) for layer in range(2, N_LAYERS + 1))
         first, weights, move = _fewer_inputs(bank, inputs, unit, 2, own[0], settings.kept_first, settings.min_filters)
         kept.append(Kept((first, *own), {2: weights}, {2: move}, np.ones(len(own[-1]))))
     return _rebuilt(bank, kept, 1, bank.shape.readout)
@@ -201,7 +201,7 @@ def _specialised(
     bank: Bank, measured: Statistics, unit: int, most: tuple[int, int, int], settings: config.Prune, readout: str
 ) -> Kept:
     """Prune to the criterion; if that leaves too many parameters, keep less and less variance until they fit."""
-    contribution = measured.contribution[:, unit, _has(bank, unit, N_LAYERS)]
+    contribution = measured.contribution[:, unit, _kept(bank, unit, N_LAYERS)]
     last = _last_layer(contribution, most[2], settings)
     if readout == "dense":  # which may take half of the room
         last = last[: max(settings.min_filters, settings.max_parameters // (2 * MAP_PX**2))]
@@ -251,7 +251,7 @@ def _fewer_inputs(
     most_filters: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which inputs these filters of a layer keep, the weights on them, and by how much the mean of the others moves the bias."""
-    group, own = 0 if len(inputs.mean) == 1 else unit, _has(bank, unit, layer - 1)
+    group, own = 0 if len(inputs.mean) == 1 else unit, _kept(bank, unit, layer - 1)
     mean, covariance = inputs.mean[group][own], inputs.covariance[group][np.ix_(own, own)]
     full = bank.weights_of(unit, layer).double().cpu().numpy()[filters]
     kept = smallest_sufficient(covariance, full, kept_variance, min_filters, most_filters)
@@ -259,9 +259,8 @@ def _fewer_inputs(
     return kept, weights, full @ mean - weights @ mean[kept]
 
 
-def _has(bank: Bank, unit: int, layer: int) -> np.ndarray:
-    """Where in its layer the filters stand that a unit has or, in a shared layer, uses."""
-    return np.flatnonzero(bank.has(layer)[unit].cpu().numpy())
+def _kept(bank: Bank, unit: int, layer: int) -> np.ndarray:
+    return bank.kept(unit, layer).cpu().numpy()
 
 
 def _gain(contribution: np.ndarray, kept: np.ndarray) -> np.ndarray:
@@ -300,7 +299,7 @@ def _rebuilt(bank: Bank, kept: list[Kept], shared: int, readout: Literal["separa
     widths = (*bank.shape.widths[:shared], *widest[shared:])
     uses = np.zeros((len(kept), widths[shared - 1]), bool)
     for unit, what in enumerate(kept):
-        uses[unit, _has(bank, unit, shared)[what.filters[shared - 1]]] = True
+        uses[unit, _kept(bank, unit, shared)[what.filters[shared - 1]]] = True
     whole = tuple(np.ones((len(kept), width), bool) for width in widths[: shared - 1])
     pruned = Bank(
         BankShape(len(kept), widths, shared, readout, bank.shape.products),
@@ -329,7 +328,7 @@ def _carry(bank: Bank, pruned: Bank, unit: int, what: Kept, layer: int) -> None:
     # The layer that reads shared filters has a column for each of them, others for the unit's own, which stand in front.
     first = layer == pruned.shape.shared_layers + 1
     below = what.filters[layer - 2]
-    columns = torch.from_numpy(_has(bank, unit, layer - 1)[below] if first else np.arange(len(below)))
+    columns = torch.from_numpy(_kept(bank, unit, layer - 1)[below] if first else np.arange(len(below)))
     weights = torch.from_numpy(what.weights[layer]) if layer in what.weights else bank.weights_of(unit, layer)
     into: Tensor = pruned.pointwise[layer - 2][unit]
     into[:] = 0.0

@@ -143,6 +143,23 @@ def mean_of_known(answer: Float[np.ndarray, "image unit"]) -> Float[np.ndarray, 
     return np.divide(np.where(known, answer, 0).sum(axis=0), n, out=np.full(answer.shape[1], np.nan), where=n > 0)
 
 
+def standardising(answer: Float[np.ndarray, "image unit"]) -> tuple[Float[np.ndarray, "unit"], Float[np.ndarray, "unit"]]:
+    """Offset and scale that z-score each unit's answers: mean and standard deviation over the images it has an answer to.
+
+    Returns
+    -------
+    Offset, 0 for a unit without any, and scale, 1 for one that never varies.
+
+    Examples
+    --------
+    >>> standardising(np.array([[1.0, 2.0, np.nan], [3.0, 2.0, np.nan]]))
+    (array([2., 2., 0.]), array([1., 1., 1.]))
+    """
+    scale, varied = np.ones(answer.shape[1]), varies(answer)
+    scale[varied] = np.nanstd(answer[:, varied], axis=0)
+    return np.nan_to_num(mean_of_known(answer)), scale
+
+
 def correlation(a: Float[np.ndarray, "image unit"], b: Float[np.ndarray, "image unit"]) -> Float[np.ndarray, "unit"]:
     """Pearson correlation of each column of `a` with the same column of `b`; NaN where either does not vary.
 
@@ -157,21 +174,21 @@ def correlation(a: Float[np.ndarray, "image unit"], b: Float[np.ndarray, "image 
     return np.divide(product, scale, out=np.full_like(product, np.nan), where=scale > 1e-12)
 
 
-def r2_where_known(
+def correlation_where_known(
     predicted: Float[np.ndarray, "image unit"], measured: Float[np.ndarray, "image unit"], *, fewest: int = 1
 ) -> Float[np.ndarray, "unit"]:
-    """Squared correlation of each column over the images that it was measured with; NaN where they are fewer than `fewest`.
+    """Correlation of each column over the images that it was measured with; NaN where they are fewer than `fewest`.
 
     Examples
     --------
-    >>> r2_where_known(np.array([[0.0], [1.0], [2.0], [9.0]]), np.array([[1.0], [3.0], [5.0], [np.nan]]))
-    array([1.])
+    >>> correlation_where_known(np.array([[0.0], [1.0], [2.0], [9.0]]), np.array([[5.0], [3.0], [1.0], [np.nan]]))
+    array([-1.])
     """
-    r2 = np.full(predicted.shape[1], np.nan)
+    r = np.full(predicted.shape[1], np.nan)
     for unit, rows in enumerate(np.isfinite(measured).T):
         if rows.sum() >= fewest:
-            r2[unit] = correlation(predicted[rows, unit : unit + 1], measured[rows, unit : unit + 1])[0] ** 2
-    return r2
+            r[unit] = correlation(predicted[rows, unit : unit + 1].astype(float), measured[rows, unit : unit + 1])[0]
+    return r
 
 
 def _half_means(

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Integer
 from scipy import linalg
 
-from nwb_compact.reliability import mean_of_known, varies
+from nwb_compact.reliability import correlation, mean_of_known, varies
 
 PENALTIES = np.logspace(-4, 5, 28)
 """Penalties tried for each unit, three a decade, as multiples of the mean squared length of an image's standardised features. On 190923
@@ -109,10 +109,8 @@ def _best_penalty(
 
 
 def _r2(predicted: Float64[np.ndarray, "held unit"], answer: Float64[np.ndarray, "held unit"]) -> Float64[np.ndarray, "unit"]:
-    x, y = predicted - predicted.mean(axis=0), answer - answer.mean(axis=0)
-    spread = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
-    r = np.divide((x * y).sum(axis=0), spread, out=np.zeros(answer.shape[1]), where=spread > 1e-12)
-    return np.where((y**2).sum(axis=0) > 0, np.maximum(r, 0) ** 2, np.nan)
+    r = np.nan_to_num(correlation(predicted, answer))
+    return np.where(answer.var(axis=0) > 0, np.maximum(r, 0) ** 2, np.nan)
 
 
 # Algebra ----------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from nwb_compact import scores
 from nwb_compact.credible import r2_er_ecci
 from nwb_compact.reliability import (
     RepeatStatistics,
-    correlation,
+    correlation_where_known,
     mean_of_known,
     noise_variance,
     repeat_statistics,
@@ -86,7 +86,7 @@ def score_units(
     models = {model: np.where(answered[model], prediction, np.float32(0)) for model, prediction in told.items()}
     table = {name: np.full(len(responses.unit_name), np.nan) for name in score_columns(baselines)}
     for model, prediction in models.items():
-        r = _correlation_of_known(np.where(fitted, prediction, 0.0), mean)
+        r = correlation_where_known(np.where(fitted, prediction, 0.0), mean)
         r = np.where(np.isnan(r) & fitted & varied & answered[model], 0.0, r)  # a model that never varies explains nothing
         table[f"{model}_r"], table[f"{model}_r2"] = r, r**2
     table["mean_count"] = mean_of_known(mean)
@@ -166,10 +166,3 @@ def _first_that_holds(reasons: Sequence[tuple[str, np.ndarray | bool]], n_units:
     """For each unit the first reason that holds: the deepest cause comes first."""
     holds = [(why, np.broadcast_to(held, n_units)) for why, held in reasons]
     return tuple(next((why for why, held in holds if held[unit]), "") for unit in range(n_units))
-
-
-def _correlation_of_known(prediction: np.ndarray, mean: Float[np.ndarray, "image unit"]) -> Float[np.ndarray, "unit"]:
-    """Correlation over the images each unit has."""
-    r = [correlation(prediction[known, unit : unit + 1].astype(float), mean[known, unit : unit + 1])[0] if known.any() else np.nan
-         for unit, known in enumerate(np.isfinite(mean).T)]
-    return np.array(r, float)

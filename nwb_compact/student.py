@@ -145,10 +145,20 @@ def filters_per_layer(student: StudentWeights) -> Integer[np.ndarray, "5"]:
     return np.array([len(student.arrays["layer1.kernel"]), *(len(student.arrays[f"layer{n}.depthwise"]) for n in range(2, N_LAYERS + 1))])
 
 
+def border(stride: int) -> tuple[int, int]:
+    """Rows of zeros above and below a map, as columns left and right, with which a 5 x 5 filter keeps its size (stride 1) or halves it.
+
+    Examples
+    --------
+    >>> border(1), border(2)                        # the odd one lies below and right, as TensorFlow pads 'same'
+    ((2, 2), (1, 2))
+    """
+    return KERNEL_PX // 2 + 1 - stride, KERNEL_PX // 2
+
+
 def same_padding(maps: Tensor, stride: int) -> Tensor:
-    """Pad a map so that a 5 x 5 filter keeps its size (stride 1) or halves it (stride 2), with the odd row and column at the end."""
-    before = 2 if stride == 1 else 1
-    return functional.pad(maps, (before, 2, before, 2))
+    """The map with its border of zeros."""
+    return functional.pad(maps, border(stride) * 2)
 
 
 def example_student(filters: int | Sequence[int] = 3, seed: int = 0) -> StudentWeights:

@@ -22,7 +22,7 @@ from nwb_compact.ensemble import Ensemble
 from nwb_compact.operations import alike
 from nwb_compact.out_of_memory import in_halves
 from nwb_compact.progress import Advance, silent
-from nwb_compact.reliability import mean_of_known, varies
+from nwb_compact.reliability import standardising
 from nwb_compact.streaming import on_device, one_ahead, read_rows
 from nwb_compact.training import Batch, Plan, Task, cut, derived_seed, train
 
@@ -185,9 +185,7 @@ class _Training:
 def _standardised(session: TeacherSession) -> _Known:
     """z-scored by mean and standard deviation over fitting images; a unit that never varies there keeps a scale of 1."""
     fit = session.mean[session.fit_images]
-    offset, scale = np.nan_to_num(mean_of_known(fit)), np.ones(fit.shape[1])
-    flat = ~varies(fit)
-    scale[~flat] = np.nanstd(fit[:, ~flat], axis=0)
+    offset, scale = standardising(fit)
     weight = np.ones(len(session.mean)) if session.n_repeats is None else session.n_repeats
     if len(session.fit_images):
         weight = weight / weight[session.fit_images].mean()

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from nwb_compact.reliability import correlation_where_known
 from nwb_compact.results import Results, median, teacher_validation_r2
-from nwb_compact.scores import r2
 from nwb_compact_analysis.style import COLUMN_IN, GREY, TEACHER, TEACHER_MARKER, axes_or_new, styled
 
 HEIGHT_IN = 3.0
@@ -122,9 +122,7 @@ def members_r2(
 
 def _r2(prediction: Float[np.ndarray, "image unit"], measured: Float[np.ndarray, "image unit"]) -> Float[np.ndarray, "unit"]:
     """Over the images each unit has; 0 for a prediction that never varies, as in the table of scores."""
-    known = np.isfinite(measured)
-    values = [r2(prediction[rows, unit, None], measured[rows, unit, None])[0] for unit, rows in enumerate(known.T)]
-    return np.nan_to_num(values)
+    return np.nan_to_num(correlation_where_known(prediction, measured) ** 2)
 
 
 def _plot(ax: Axes | None, averages: Sequence[float], alone: Sequence[float], label: str) -> Axes:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from nwb_compact.interpretation.tables import UNIT, Column, Table
-from nwb_compact.reliability import r2_where_known
+from nwb_compact.reliability import correlation_where_known
 
 PAIRS, FEWEST_PAIRS = 200, 3
 POOLED_PX = 8
@@ -46,7 +46,7 @@ def near_pairs(
     anywhere = np.random.default_rng(seed).permutation(len(one))[:n]
     step = float(np.median(distance[near]) / max(np.median(distance), 1e-9)) if len(distance) else float("nan")
     pairs = [(one[rows], other[rows]) for rows in (near, anywhere)]
-    r2 = [r2_where_known(predicted[a] - predicted[b], measured[a] - measured[b], fewest=FEWEST_PAIRS) for a, b in pairs]
+    r2 = [correlation_where_known(predicted[a] - predicted[b], measured[a] - measured[b], fewest=FEWEST_PAIRS) ** 2 for a, b in pairs]
     meaning = f"squared correlation of predicted and measured differences between the {len(near)} most alike pairs of scored images"
     return Table(f"whether the {model} tells apart images that are nearly the same", {
         UNIT: Column("the unit", np.arange(predicted.shape[1])),

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from nwb_compact.interpretation.receptive_field import Answers
 from nwb_compact.interpretation.tables import Column, Table
 from nwb_compact.progress import Advance, silent
-from nwb_compact.reliability import r2_where_known
+from nwb_compact.reliability import correlation_where_known
 from nwb_compact.student import IMAGE_PX
 
 LEVELS: Mapping[str, tuple[float, ...]] = {
@@ -65,7 +65,7 @@ def robustness(
     for row, (change, level) in enumerate(steps):
         rng = np.random.default_rng([seed, row])
         found = intact if change == "none" else answers(changed(images, change, level, rng), units)
-        r2[row], answer_r2[row] = r2_where_known(found, measured), r2_where_known(found, intact)
+        r2[row], answer_r2[row] = correlation_where_known(found, measured) ** 2, correlation_where_known(found, intact) ** 2
         advance(1)
     wide = "one column a unit, in the order of interpretation_tuning"
     return Table(f"scores of the {model} on scored images that were changed", {

@@ -115,7 +115,7 @@ def test_a_connection_does_not_depend_on_where_the_sign_stands(detected):
 
 
 def test_connections_are_weights_times_what_they_weigh_varies(detected):
-    """Kernels that take one pixel: a layer of stride 2 takes those of odd number, see `student.same_padding`."""
+    """Kernels that take one pixel: a layer of stride 2 takes those of odd number, see `student.border`."""
     brighter = np.maximum(dots()[..., 0].astype(float) - 117, 0)
     second = brighter[:, 1::2, 1::2]
     third = second[:, 1::2, 1::2]
