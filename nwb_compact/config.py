@@ -120,10 +120,10 @@ class Student(Stage):
     readout: Literal["separable", "dense"] = "separable"
     """Of a unit's own student. separable: a weight a filter times a weight a place, as in the study's shared models. dense: a weight for
     each filter and place, as in its single models, where it holds a fifth of the parameters."""
-    readout_products: int = Field(1, ge=1, le=8)
-    """Of a separable readout of a unit's own student: how many products of a weight a filter and a weight a place are added up, each 784
-    parameters and one a filter. 1 is the study's shared models, which keep it; more let a unit weigh filters differently at different
-    places, as the study's single models do (docs/measured.md)."""
+    readout_products: int = Field(3, ge=1, le=8)
+    """Of a unit's own student, and of the network that it is cut out of: how many products of a weight a filter and a weight a place a
+    separable readout adds up, each 784 parameters and one a filter. More let a unit weigh filters differently at different places, as the
+    study's single models do (docs/measured.md). The study's shared models have 1, as `kind = "shared"` has here whatever this says."""
 
 
 class Distill(Stage):
@@ -184,8 +184,8 @@ class Prune(Stage):
     """Last layer: filters go while r2 with the student before pruning stays above this. The study: with the teacher, above this share of
     that student's."""
     max_parameters: int = Field(12_500, ge=1000)
-    """A student above this is pruned on, counted with all filters of layer 1, which are pruned last. The published median is 12,469 after
-    that."""
+    """A student above this is pruned on, counted with all filters of layer 1, which are pruned last, until it has the fewest
+    filters (`min_filters`). The published median is 12,469 after that."""
     kept_first: float = Field(0.998, gt=0, le=1)
     """`kept_variance` for the filters of layer 1, which go last and after which little is trained: before weights were sparse, simulated
     students lost 0.0006 of r2 with 0.995 and 0.0022 with 0.98, which leaves out 6 filters more; sparse weights need more
@@ -213,8 +213,8 @@ class Baselines(Stage):
     epochs: int = Field(12, ge=1)
     """Direct fit: passes over the fitting images, after which the one that erred least on validation images is kept."""
     learning_rate: float = Field(1e-3, gt=0)
-    """Direct fit: Adam step size, decayed along a cosine. On validation images of 190923 r2 was 0.223; 18 epochs gave 0.222,
-    a step of 3e-3 and 8 epochs 0.201."""
+    """Direct fit: step size, decayed along a cosine. On validation images of 190923 r2 was 0.223; 18 epochs gave 0.222, a step of 3e-3
+    and 8 epochs 0.201 (all before filters were moved as matrices)."""
     batch_images: int = Field(16, ge=2)
     """Direct fit: images a step."""
     shift_px: int = Field(4, ge=0, le=50)
