@@ -4,8 +4,10 @@ Last layer: filters are ranked by the standard deviation of what they add to the
 above a share. Layers 4 to 1: filters are ranked by (variance of what the next layer's spatial filter makes of them) x (sum of its
 squared weights), and the fewest are kept from which the next layer's answer can be rebuilt to a share of its variance.
 
-One thing is ours: the weights of the kept filters are refitted by least squares to stand in for the dropped ones (the same covariance
-gives both the test and the refit), so retraining starts close to where it should end.
+Two things are ours. The weights of the kept filters are refitted by least squares to stand in for the dropped ones (the same covariance
+gives both the test and the refit), so retraining starts close to where it should end. And a filter of the next layer counts by what it
+gives to the unit's answer, not by its variance: a rectified filter times 10 and what is made of it divided by 10 are the same network,
+so its variance says nothing, and what carries an answer can be lost for what hardly does.
 
 It is done in two steps, since early filters are shared as long as possible (see `bank`): `specialise` makes a bank in which layers 3
 to 5 are each unit's own, with the filters of layer 2 it uses, and, given such a bank, a smaller one; `narrow` then leaves out filters of
@@ -48,7 +50,7 @@ class Statistics:
     inputs: dict[int, Inputs]
     """By layer, 2 to 5."""
     contribution: Float[np.ndarray, "image unit filter"]
-    """What each filter of the last layer adds to the answer; empty where only layers below were measured."""
+    """What each filter of the last layer adds to the answer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,32 +108,36 @@ def narrow(
     bank, images, settings, device
         As for `specialise`, whose bank this takes once it is retrained.
     """
-    inputs = measure(bank, images, device, last_layer=2).inputs[2]
+    measured = measure(bank, images, device)
     bank = copy.deepcopy(bank).cpu()
     kept = []
     for unit in range(bank.shape.n_units):
         own = tuple(np.arange(len(_kept(bank, unit, layer))) for layer in range(2, N_LAYERS + 1))
-        first, weights, move = _fewer_inputs(bank, inputs, unit, 2, own[0], settings.kept_first, settings.min_filters)
+        needed = _spread(measured.contribution[:, unit, _kept(bank, unit, N_LAYERS)])
+        for layer in range(N_LAYERS, 2, -1):
+            _, covariance, weights = _read(bank, measured.inputs[layer], unit, layer)
+            needed = _needed_of(covariance, weights, needed)
+        first, weights, move, _ = _fewer_inputs(
+            bank, measured.inputs[2], unit, 2, own[0], needed, settings.kept_first, settings.min_filters
+        )
         kept.append(Kept((first, *own), {2: weights}, {2: move}, np.ones(len(own[-1]))))
     return _rebuilt(bank, kept, 1, bank.shape.readout)
 
 
-def measure(bank: Bank, images: UInt8[np.ndarray, "image 112 112 3"], device: str = "cpu", *, last_layer: int = N_LAYERS) -> Statistics:
-    """Run images through a bank up to a layer and collect the covariances and contributions that pruning looks at."""
+def measure(bank: Bank, images: UInt8[np.ndarray, "image 112 112 3"], device: str = "cpu") -> Statistics:
+    """Run images through a bank and collect the covariances and contributions that pruning looks at."""
     bank.eval()
     sums: dict[int, tuple[Tensor, Tensor, int]] = {}
     contributions = []
     with torch.inference_mode():
         for start in range(0, len(images), BATCH_IMAGES):
             x = bank.enter(as_tensor(images[start : start + BATCH_IMAGES], device))
-            for layer in range(2, last_layer + 1):
+            for layer in range(2, N_LAYERS + 1):
                 x = bank.spatial(x, layer)
                 sums[layer] = _added(sums.get(layer), x, 1 if layer - 1 <= bank.shape.shared_layers else bank.shape.n_units)
                 x = bank.mix(x, layer)
-            if last_layer == N_LAYERS:
-                contributions.append(bank.contributions(x).double().cpu().numpy())
-    inputs = {layer: _inputs(*sums[layer]) for layer in sums}
-    return Statistics(inputs, np.concatenate(contributions) if contributions else np.empty((0, bank.shape.n_units, 0)))
+            contributions.append(bank.contributions(x).double().cpu().numpy())
+    return Statistics({layer: _inputs(*sums[layer]) for layer in sums}, np.concatenate(contributions))
 
 
 def smallest_sufficient(
@@ -236,10 +242,11 @@ def _pruned_layers(
     min_filters: int,
 ) -> Kept:
     filters, weights, moves = [last], {}, {}
+    needed = _spread(gain * measured.contribution[:, unit, _kept(bank, unit, N_LAYERS)[last]])
     for layer in range(N_LAYERS, _lowest(bank), -1):
         limit = most[layer - 4] if layer > 3 else None
-        kept, weights[layer], moves[layer] = _fewer_inputs(
-            bank, measured.inputs[layer], unit, layer, filters[0], kept_variance, min_filters, limit
+        kept, weights[layer], moves[layer], needed = _fewer_inputs(
+            bank, measured.inputs[layer], unit, layer, filters[0], needed, kept_variance, min_filters, limit
         )
         filters.insert(0, kept)
     first = [np.arange(width) for width in bank.shape.widths[: _lowest(bank) - 1]]
@@ -247,16 +254,41 @@ def _pruned_layers(
 
 
 def _fewer_inputs(
-    bank: Bank, inputs: Inputs, unit: int, layer: int, filters: np.ndarray, kept_variance: float, min_filters: int,
+    bank: Bank, inputs: Inputs, unit: int, layer: int, filters: np.ndarray, needed: np.ndarray, kept_variance: float, min_filters: int,
     most_filters: int | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which inputs these filters of a layer keep, the weights on them, and by how much the mean of the others moves the bias."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Which inputs these filters of a layer keep, the weights on them, by how much the mean of the others moves the bias, and `needed`.
+
+    That is how much the unit's answer needs each filter, and then each input that is kept.
+    """
+    mean, covariance, weights = _read(bank, inputs, unit, layer)
+    full = weights[filters]
+    kept = smallest_sufficient(covariance, _as_needed(covariance, full, needed), kept_variance, min_filters, most_filters)
+    few = refitted(covariance, full, kept)
+    return kept, few, full @ mean - few @ mean[kept], _needed_of(covariance[np.ix_(kept, kept)], few, needed)
+
+
+def _read(bank: Bank, inputs: Inputs, unit: int, layer: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a unit's filters of a layer read: mean and covariance, and their weights on it."""
     group, own = 0 if len(inputs.mean) == 1 else unit, _kept(bank, unit, layer - 1)
-    mean, covariance = inputs.mean[group][own], inputs.covariance[group][np.ix_(own, own)]
-    full = bank.weights_of(unit, layer).double().cpu().numpy()[filters]
-    kept = smallest_sufficient(covariance, full, kept_variance, min_filters, most_filters)
-    weights = refitted(covariance, full, kept)
-    return kept, weights, full @ mean - weights @ mean[kept]
+    return inputs.mean[group][own], inputs.covariance[group][np.ix_(own, own)], bank.weights_of(unit, layer).double().cpu().numpy()
+
+
+def _spread(contribution: np.ndarray) -> np.ndarray:
+    """How much a unit's answer needs the filters of the last layer: SD of what each adds; of an answer that never varies, all alike."""
+    spread = contribution.std(axis=0)
+    return spread if spread.any() else np.ones(len(spread))
+
+
+def _needed_of(covariance: np.ndarray, weights: np.ndarray, needed: np.ndarray) -> np.ndarray:
+    """How much a unit's answer needs each input: the SD of what it gives to each filter, as that is needed, over all of them."""
+    return np.sqrt(np.diag(covariance) * (_as_needed(covariance, weights, needed) ** 2).sum(axis=0))
+
+
+def _as_needed(covariance: np.ndarray, weights: np.ndarray, needed: np.ndarray) -> np.ndarray:
+    """Weights of filters whose SD is as much as they are needed."""
+    spread = np.sqrt(np.maximum(((weights @ covariance) * weights).sum(axis=1), 0))
+    return weights * np.divide(needed, spread, out=np.zeros(len(spread)), where=spread > 0)[:, None]
 
 
 def _kept(bank: Bank, unit: int, layer: int) -> np.ndarray:

@@ -86,21 +86,24 @@ def smallest_sufficient_rung(
 
 
 def rung_settings(pruning: config.Prune, kept_variances: Sequence[float]) -> list[config.Prune]:
-    """How each rung of a ladder is pruned: from the first on layer 1 gives up more variance in the proportion that the other layers do.
+    """How each rung of a ladder is pruned: from rung to rung the first and the last layer give up more in the proportion that others do.
 
-    Where the first rung gives up nothing there is no proportion, and layer 1 keeps `kept_first` on every rung.
+    Where the first rung gives up nothing there is no proportion, and they keep `kept_first` and `last_layer_r2` on every rung.
 
     Examples
     --------
     >>> usual = config.Prune()
-    >>> [round(rung.kept_first, 3) for rung in rung_settings(usual, usual.ladder)]
-    [0.998, 0.995, 0.99, 0.98, 0.96]
+    >>> [(round(rung.kept_first, 3), round(rung.last_layer_r2, 3)) for rung in rung_settings(usual, usual.ladder)]
+    [(0.998, 0.98), (0.995, 0.95), (0.99, 0.9), (0.98, 0.8), (0.96, 0.6)]
     """
     lost = 1 - np.array(kept_variances)
     times = lost / lost[0] if lost[0] else np.ones(len(lost))
-    firsts = np.maximum(1 - times * (1 - pruning.kept_first), 0).tolist()
-    return [pruning.model_copy(update={"kept_variance": kept, "kept_first": first})
-            for kept, first in zip(kept_variances, firsts, strict=True)]
+
+    def left(share: float) -> list[float]:
+        return np.maximum(1 - times * (1 - share), 0).tolist()
+
+    return [pruning.model_copy(update={"kept_variance": kept, "kept_first": first, "last_layer_r2": last})
+            for kept, first, last in zip(kept_variances, left(pruning.kept_first), left(pruning.last_layer_r2), strict=True)]
 
 
 class _Training:

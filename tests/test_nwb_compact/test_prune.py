@@ -309,6 +309,22 @@ def test_how_loud_a_filter_is_where_the_next_layer_takes_it_back_does_not_decide
     np.testing.assert_array_equal(*kept)
 
 
+@pytest.mark.parametrize("layer", [2, 3, 4])
+def test_filters_that_are_louder_and_turned_down_above_change_nothing(layer):
+    """The same network once more: how loud a filter is says nothing about how much the answer needs it."""
+    bank, louder = bank_of(5, WIDE), bank_of(5, WIDE)
+    with torch.no_grad():
+        louder.pointwise[layer - 2][:, ::3] *= 30.0
+        louder.bias[layer - 1][::3] *= 30.0
+        louder.pointwise[layer - 1][:, :, ::3] /= 30.0
+    np.testing.assert_allclose(answers(louder), answers(bank), rtol=1e-3, atol=1e-4)
+    pruned = [specialised(of, kept_variance=0.9, last_layer_r2=0.9, min_filters=1) for of in (louder, bank)]
+    for at in range(2, 6):
+        assert at == 5 or not pruned[1].has(at).all()
+        np.testing.assert_array_equal(*(of.has(at) for of in pruned))
+    np.testing.assert_allclose(*map(answers, pruned), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize(("shared_layers", "before", "after"), KINDS)
 def test_students_shrink_and_answer_nearly_as_before(shared_layers, before, after):
     bank = bank_of(shared_layers, WIDE, before)
@@ -535,7 +551,7 @@ def test_the_images_decide():
 @pytest.mark.parametrize("readout", ["separable", "dense"])
 def test_where_nothing_may_be_lost_pruning_again_changes_nothing(readout):
     """Units that left out different filters, so that places among their own are not places in the layer."""
-    once = specialised(bank_of(5, WIDE), (6, 5, 3), readout, kept_variance=0.85, min_filters=1)
+    once = specialised(bank_of(5, WIDE), (6, 5, 3), readout, kept_variance=0.85, last_layer_r2=0.9, min_filters=1)
     uses = [once.has(layer).numpy() for layer in (2, 3)]
     assert not np.array_equal(uses[0][0], uses[0][1])
     again = specialised(once, MANY, readout, kept_variance=0.999999, last_layer_r2=1.0, min_filters=1, max_parameters=10**6)
