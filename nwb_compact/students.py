@@ -4,10 +4,11 @@ Training together first is what makes a student cheap: early filters are common 
 found among what all of them need (docs/measured.md compares it with training each student alone).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, UInt8
 
 from nwb_compact import config
 from nwb_compact.bank import Bank, BankShape
@@ -55,12 +56,19 @@ def fit_students(taught: Lessons, name: str, settings: config.Fit, work: Work, *
         return {None: together.cut(taught.scale, taught.offset)}
     pruning = settings.prune
     if not pruning.tolerance:
-        return {None: training.ladder(together, (pruning.kept_variance,))[0]}
-    ladder = training.ladder(together, pruning.ladder)
+        return {None: next(training.ladder(together, (pruning.kept_variance,)))}
     with work.timed("pruning"):
-        r2, whole = training.judged(ladder, together)
+        whole = training.judged(partial(standardised_answers, together, device=work.device))
+    ladder: list[Students] = []
+    r2: list[np.ndarray] = []
+    for students in training.ladder(together, pruning.ladder):
+        with work.timed("pruning"):
+            r2.append(training.judged(partial(predict_all, students)))
+        ladder.append(students)
+        if not (r2[-1] >= (1 - max(pruning.tolerance)) * whole).any():  # smaller ones would fall further
+            break
     size = np.array([[n_parameters(student) for student in students] for students in ladder])
-    rungs = {tolerance: smallest_sufficient_rung(r2, size, (1 - tolerance) * whole) for tolerance in pruning.tolerance}
+    rungs = {tolerance: smallest_sufficient_rung(np.stack(r2), size, (1 - tolerance) * whole) for tolerance in pruning.tolerance}
     return {tolerance: tuple(ladder[rung][unit] for unit, rung in enumerate(chosen)) for tolerance, chosen in rungs.items()}
 
 
@@ -94,7 +102,7 @@ def rung_settings(pruning: config.Prune, kept_variances: Sequence[float]) -> lis
     --------
     >>> usual = config.Prune()
     >>> [(round(rung.kept_first, 3), round(rung.last_layer_r2, 3)) for rung in rung_settings(usual, usual.ladder)]
-    [(0.998, 0.98), (0.995, 0.95), (0.99, 0.9), (0.98, 0.8), (0.96, 0.6)]
+    [(0.998, 0.98), (0.995, 0.95), (0.99, 0.9), (0.98, 0.8), (0.96, 0.6), (0.94, 0.4), (0.92, 0.2)]
     """
     lost = 1 - np.array(kept_variances)
     times = lost / lost[0] if lost[0] else np.ones(len(lost))
@@ -119,9 +127,9 @@ class _Training:
         bank = bank_for(self._taught, shared_shape(self._taught.n_units, self._settings.student), seed=self._seed)
         return self._trained(bank, "students", distill.images_seen, distill.learning_rate, first=True)
 
-    def ladder(self, bank: Bank, kept_variances: Sequence[float]) -> list[Students]:
-        """Students that keep less and less variance, each bank pruned from the one before and retrained."""
-        pruning, work, rungs = self._settings.prune, self._work, []
+    def ladder(self, bank: Bank, kept_variances: Sequence[float]) -> Iterator[Students]:
+        """Students that keep less and less variance, each bank pruned from the one before and retrained when it is asked for."""
+        pruning, work = self._settings.prune, self._work
         with work.timed("pruning"):
             some = self._taught.images(self._order[: pruning.images])
         for rung, how in enumerate(rung_settings(pruning, kept_variances)):
@@ -135,17 +143,14 @@ class _Training:
                 last = narrow(bank, some, how, device=work.device).fix(FIXED_LAYERS)
             with work.timed("retraining"):
                 last = self._trained(last, f"last retraining{numbered}", pruning.last_images_seen, pruning.last_learning_rate)
-            rungs.append(last.cut(self._taught.scale, self._taught.offset))
-        return rungs
+            yield last.cut(self._taught.scale, self._taught.offset)
 
     def judged(
-        self, ladder: Sequence[Students], together: Bank
-    ) -> tuple[Float[np.ndarray, "rung unit"], Float[np.ndarray, "unit"]]:
-        """r2 with the teacher of all students and of the unpruned network, on the same lessons."""
+        self, answers: Callable[[UInt8[np.ndarray, "image 112 112 3"]], Float[np.ndarray, "image unit"]]
+    ) -> Float[np.ndarray, "unit"]:
+        """r2 of answers with the teacher's, on the same lessons for all who are asked."""
         some = self._order[-self._settings.prune.images :]
-        images, wanted = self._taught.images(some), self._taught.z(some)
-        whole = correlation(standardised_answers(together, images, self._work.device), wanted) ** 2
-        return np.stack([correlation(predict_all(students, images), wanted) ** 2 for students in ladder]), whole
+        return correlation(answers(self._taught.images(some)), self._taught.z(some)) ** 2
 
     def _trained(self, bank: Bank, what: str, images_seen: int, learning_rate: float, *, first: bool = False) -> Bank:
         work, distill = self._work, self._settings.distill

@@ -324,6 +324,13 @@ def test_each_rung_is_made_once_from_the_one_before(tolerated):
     assert list(Work("cpu", folder).costs()) == ["students", "pruning", "retraining"]
 
 
+def test_no_rung_is_made_once_no_unit_is_within_the_largest_tolerance(tmp_path, monkeypatch):
+    r2 = iter(np.array([[0.9, 0.9, 0.9], [0.5, 0.5, 0.85], [0.8, 0.5, 0.5]]))  # of the unpruned network, then of rung after rung
+    monkeypatch.setattr(students._Training, "judged", lambda *_: next(r2))
+    fitted(tmp_path, settings_of(tolerance=(0.01, 0.1), ladder=LADDER, min_filters=1))
+    assert {path.name for path in tmp_path.glob("* [0-9]_here.pt")} == {"retraining 1_here.pt", "last retraining 1_here.pt"}
+
+
 def test_the_first_rung_is_the_student_without_a_tolerance(tmp_path, tolerated):
     plain = fitted(tmp_path, settings_of(kept_variance=LADDER[0], min_filters=1))
     taught = taught_by(Blobs())
