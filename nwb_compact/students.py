@@ -65,10 +65,10 @@ def fit_students(taught: Lessons, name: str, settings: config.Fit, work: Work, *
         with work.timed("pruning"):
             r2.append(training.judged(partial(predict_all, students)))
         ladder.append(students)
-        if not (r2[-1] >= (1 - max(pruning.tolerance)) * whole).any():  # smaller ones would fall further
+        if not (r2[-1] >= (1 - max(pruning.tolerance)) * whole).any():  # of smaller ones few come back, and by little
             break
-    size = np.array([[n_parameters(student) for student in students] for students in ladder])
-    rungs = {tolerance: smallest_sufficient_rung(np.stack(r2), size, (1 - tolerance) * whole) for tolerance in pruning.tolerance}
+    r2_of_rung, size = np.stack(r2), np.array([[n_parameters(student) for student in students] for students in ladder])
+    rungs = {tolerance: smallest_sufficient_rung(r2_of_rung, size, (1 - tolerance) * whole) for tolerance in pruning.tolerance}
     return {tolerance: tuple(ladder[rung][unit] for unit, rung in enumerate(chosen)) for tolerance, chosen in rungs.items()}
 
 
