@@ -94,24 +94,22 @@ def smallest_sufficient_rung(
 
 
 def rung_settings(pruning: config.Prune, kept_variances: Sequence[float]) -> list[config.Prune]:
-    """How each rung of a ladder is pruned: from rung to rung the first and the last layer give up more in the proportion that others do.
+    """How each rung of a ladder is pruned: `kept_first` and `last_layer_r2` fall by the same power as `kept_variance`.
 
-    Where the first rung gives up nothing there is no proportion, and they keep `kept_first` and `last_layer_r2` on every rung.
+    So layer 1 still grows smaller where all others have the fewest filters they may. Where the first rung gives up nothing there is no
+    power to tell, and they stay as they are.
 
     Examples
     --------
     >>> usual = config.Prune()
     >>> [(round(rung.kept_first, 3), round(rung.last_layer_r2, 3)) for rung in rung_settings(usual, usual.ladder)]
-    [(0.998, 0.98), (0.995, 0.95), (0.99, 0.9), (0.98, 0.8), (0.96, 0.6), (0.94, 0.4), (0.92, 0.2)]
+    [(0.998, 0.98), (0.995, 0.95), (0.99, 0.9), (0.978, 0.8), (0.951, 0.6), (0.888, 0.3), (0.796, 0.1)]
     """
-    lost = 1 - np.array(kept_variances)
-    times = lost / lost[0] if lost[0] else np.ones(len(lost))
-
-    def left(share: float) -> list[float]:
-        return np.maximum(1 - times * (1 - share), 0).tolist()
-
+    step = np.log(kept_variances[0])
+    times = np.log(kept_variances) / step if step else np.ones(len(kept_variances))
     return [pruning.model_copy(update={"kept_variance": kept, "kept_first": first, "last_layer_r2": last})
-            for kept, first, last in zip(kept_variances, left(pruning.kept_first), left(pruning.last_layer_r2), strict=True)]
+            for kept, first, last in zip(kept_variances, (pruning.kept_first**times).tolist(), (pruning.last_layer_r2**times).tolist(),
+                                         strict=True)]
 
 
 class _Training:
