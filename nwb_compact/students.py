@@ -106,10 +106,10 @@ def rung_settings(pruning: config.Prune, kept_variances: Sequence[float]) -> lis
     [(0.998, 0.98), (0.995, 0.95), (0.99, 0.9), (0.978, 0.8), (0.951, 0.6), (0.888, 0.3), (0.796, 0.1)]
     """
     step = np.log(kept_variances[0])
-    times = np.log(kept_variances) / step if step else np.ones(len(kept_variances))
-    return [pruning.model_copy(update={"kept_variance": kept, "kept_first": first, "last_layer_r2": last})
-            for kept, first, last in zip(kept_variances, (pruning.kept_first**times).tolist(), (pruning.last_layer_r2**times).tolist(),
-                                         strict=True)]
+    powers = np.log(kept_variances) / step if step else np.ones(len(kept_variances))
+    return [pruning.model_copy(update={
+                "kept_variance": kept, "kept_first": pruning.kept_first**power, "last_layer_r2": pruning.last_layer_r2**power})
+            for kept, power in zip(kept_variances, powers.tolist(), strict=True)]
 
 
 class _Training:
