@@ -28,7 +28,7 @@ from nwb_compact_conversion.stimulus.presentations import log_from_words, presen
 from nwb_compact_conversion.stimulus.stimuli import read_stimuli
 from nwb_compact_conversion.stimulus.stimulus_log import ShownOrder, StimulusLog, read_log, read_order
 from nwb_compact_conversion.stimulus.while_recording import recorded_s, while_recording
-from nwb_compact_conversion.stub import first_seconds, shown_before, spikes_before
+from nwb_compact_conversion.stub import counted_before, first_observed, first_seconds, spikes_before
 from nwb_compact_conversion.voltage import voltage_adder, voltage_bytes
 
 UNTIMED = "Rows are in the order shown; the times are not given."
@@ -100,7 +100,8 @@ def convert_recorded(
     if presentations is not None and observed is not None:
         presentations = while_recording(presentations, observed, told.responses, report)
     if stub_s is not None:
-        recording, presentations = first_seconds(recording, stub_s), shown_before(presentations, stub_s)
+        recording = first_seconds(recording, stub_s)
+        presentations = counted_before(presentations, first_observed(recording, observed, stub_s), told.responses)
         if presentations is None and len(images):
             report(f"no image was shown in the first {stub_s:g} s")
     add_voltage = None if recording is None or electrodes is None else voltage_adder(
@@ -141,8 +142,9 @@ def convert_counted(
     counted = read_counts(file_path, told.responses, n_images=len(images), n_presentations=None if log is None else len(log.image))
     recorded = Recorded(counted.files, counted.reader, units=counted.units)
     if counted.values is None:
+        shown_images = OwnStimuli(images=images)
         return convert_recorded(
-            recorded, told, metadata, command=command, stub_s=stub_s, seed=seed, report=report
+            recorded, told, metadata, command=command, shown=shown_images, stub_s=stub_s, seed=seed, report=report
         )
     start = start_of(recorded, metadata)
     shown = None
@@ -199,6 +201,9 @@ def _stimuli(
         return NO_IMAGES, None, None
     images = shown.images or read_stimuli(told.stimuli)
     if shown.log is None and told.stimuli.log is None:
+        if not recorded.events:
+            expected = "the log of what was shown, as the source has no events"
+            raise NwbCompactError("stimuli.log", found="nothing", expected=expected, next_step="name it in session.yaml")
         _, words = pick_events(recorded.events, told.alignment)
         marks = np.ones(len(words.code), bool) if told.alignment.codes is None else np.isin(words.code, told.alignment.codes)
         log = log_from_words(words.time_s[marks], words.code[marks], told.stimuli)
@@ -213,7 +218,7 @@ def _stimuli(
     residual_s = aligned.residual_s if aligned.n_paired else None
     images, presentations = present(log, images, told.stimuli, aligned.onset_s, residual_s)
     if len(presentations) < len(log.image):
-        report(f"{len(log.image) - len(presentations)} rows of the log have neither onset nor mark, so no time: they are left out")
+        report(f"{len(log.image) - len(presentations)} rows of the log have no onset, so no time: they are left out")
     return images, presentations, aligned
 
 

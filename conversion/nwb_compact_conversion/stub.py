@@ -1,9 +1,13 @@
 """The beginning of a session, to try the settings before hours of sorting."""
 
 import numpy as np
+from jaxtyping import Float
 from spikeinterface import BaseRecording
 
 from nwb_compact.session import Presentations, Units
+from nwb_compact_conversion.recorded import observed_s
+from nwb_compact_conversion.session_yaml import Responses
+from nwb_compact_conversion.stimulus.while_recording import window_observed
 
 STUB_S = 30.0
 """A stub holds so much of the recording, enough to see that a conversion works."""
@@ -17,11 +21,23 @@ def first_seconds(recording: BaseRecording | None, stub_s: float) -> BaseRecordi
     return first.frame_slice(0, min(first.get_num_samples(0), round(stub_s * first.sampling_frequency)))
 
 
-def shown_before(presentations: Presentations | None, stub_s: float) -> Presentations | None:
-    """The presentations that ended by then; None where there are none."""
-    if presentations is None or presentations.stop_time_s is None:
+def first_observed(
+    recording: BaseRecording | None, observed: Float[np.ndarray, "interval 2"] | None, stub_s: float
+) -> Float[np.ndarray, "kept 2"]:
+    """When spikes were recorded, of what a stub keeps: of the voltage `first_seconds`, else until then."""
+    if recording is not None:
+        return observed_s(recording)
+    return np.minimum(np.array([[-np.inf, np.inf]]) if observed is None else observed, stub_s)
+
+
+def counted_before(
+    presentations: Presentations | None, observed: Float[np.ndarray, "interval 2"], responses: Responses
+) -> Presentations | None:
+    """The presentations that ended while `observed`, but for valid ones whose window did not; None where there are none."""
+    if presentations is None or presentations.start_time_s is None or presentations.stop_time_s is None:
         return presentations
-    kept = presentations.stop_time_s <= stub_s
+    kept = presentations.stop_time_s <= observed.max()
+    kept &= ~presentations.is_valid | window_observed(presentations.start_time_s, observed, responses)
     if not kept.any():
         return None
     return Presentations(**{name: values[kept] for name, values in vars(presentations).items() if values is not None})

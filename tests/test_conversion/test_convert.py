@@ -291,11 +291,19 @@ def test_without_a_log_the_words_are_the_log(world):
     np.testing.assert_allclose(presentations.stop_time_s, [0.7, 1.2, 2.2])
 
 
+@pytest.mark.parametrize("method", ["none", "events"])
+def test_a_log_that_was_forgotten_is_asked_for_where_no_word_could_replace_it(world, method):
+    world.tell(stimuli={"log": None}, alignment={"method": method})
+    assert refused(world.convert) == (
+        "stimuli.log: found nothing, expected the log of what was shown, as the source has no events. Next: name it in session.yaml"
+    )
+
+
 def test_rows_without_a_time_are_left_out_and_told(world):
     world.log(np.where(np.arange(12) == 4, np.nan, ONSET_S))
     session = world.session()
     assert len(session.presentations) == len(session.counts.count) == 11
-    assert world.said[-1] == "1 rows of the log have neither onset nor mark, so no time: they are left out"
+    assert world.said[-1] == "1 rows of the log have no onset, so no time: they are left out"
 
 
 def test_every_unit_may_have_a_latency_of_its_own(world):
@@ -443,6 +451,17 @@ def test_a_stub_is_the_beginning_of_the_whole(world):
     assert session.units.obs_intervals_s.tolist() == [[0, 2]]
     with NWBHDF5IO(path, "r") as io:
         assert [one.data.shape for one in io.read().acquisition.values()] == [(2 * RATE_HZ, 2)]
+
+
+def test_a_stub_holds_no_presentation_whose_window_it_cuts(world):
+    """Else spikes that the whole has would be counted as none."""
+    world.recorded = replace(world.recorded, recording=voltage(starts_s=(0.0, 10.0)))
+    world.log(np.concatenate([ONSET_S, 10 + ONSET_S]))
+    whole, long, short = (world.convert(stub_s=stub_s).session for stub_s in (None, 60.0, 1.62))
+    assert whole.presentations.is_valid.all()
+    for stub, onset_s in ((long, ONSET_S), (short, [0.0, 0.5, 1.0])):  # a stub holds no second stretch; the image at 1.5 s counts to 1.65
+        np.testing.assert_array_equal(stub.presentations.start_time_s, onset_s)
+        np.testing.assert_array_equal(stub.counts.count, whole.counts.count[: len(onset_s)])
 
 
 def test_a_stub_before_the_first_image_says_so(world):

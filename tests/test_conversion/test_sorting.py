@@ -144,7 +144,6 @@ def test_the_record_tells_all(world, finds, tmp_path):
     assert said["sorter_version"] == spikeinterface.sorters.sorter_dict["spykingcircus2"].get_sorter_version()
     assert all(isinstance(value, str) for value in found.record.values())
     # The electrode is counted among all channels, bad ones too.
-    assert found.bad_channels == ("chan3",)
     assert found.units.electrode_index.tolist() == [1, 4]
 
 

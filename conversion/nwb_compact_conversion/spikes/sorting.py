@@ -42,7 +42,6 @@ class Sorted:
     """What sorting gave."""
 
     units: Units
-    bad_channels: tuple[str, ...]
     record: Mapping[str, str]
     """What was done, as keys and values for the file."""
 
@@ -184,7 +183,7 @@ def _curated(
         "sorting.units_dropped": why or "none",
         "sorting.spikes_dropped_at_gaps": str(found.at_seams),
     }
-    return Sorted(_units(kept, names, recording), bad, record)
+    return Sorted(_units(kept, names, recording), record)
 
 
 def _units(found: Measured, names: Sequence[str], recording: BaseRecording) -> Units:

@@ -86,7 +86,7 @@ def onset_column(settings: Stimuli) -> str:
 def read_log(settings: Stimuli) -> StimulusLog:
     """The log that `settings.log` names, with the columns that `settings.columns` names.
 
-    A row without an onset stays, as an invalid one: something was shown, and only the marks of the recording can tell when.
+    A row without an onset stays, as an invalid one, though it cannot be placed: how many are left out is for others to say.
 
     Raises
     ------

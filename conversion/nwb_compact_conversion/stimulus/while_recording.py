@@ -64,7 +64,7 @@ def while_recording(
     if onset_s is None:
         return presentations
     _refuse_overlap(presentations)
-    inside = _inside(onset_s, observed, responses)
+    inside = window_observed(onset_s, observed, responses)
     kept = replace(presentations, is_valid=presentations.is_valid & inside)
     if not kept.is_valid.any():
         shown, ran = f"{onset_s.min():.1f} to {onset_s.max():.1f} s", f"{observed.min():.1f} to {observed.max():.1f} s"
@@ -77,8 +77,16 @@ def while_recording(
     return kept
 
 
-def _inside(onset_s: Float[np.ndarray, "presentation"], observed: Float[np.ndarray, "interval 2"],
-            responses: Responses) -> Bool[np.ndarray, "presentation"]:
+def window_observed(
+    onset_s: Float[np.ndarray, "presentation"], observed: Float[np.ndarray, "interval 2"], responses: Responses
+) -> Bool[np.ndarray, "presentation"]:
+    """Whether spikes were recorded from each onset to the end of its window, the latest that a latency may put it.
+
+    Examples
+    --------
+    >>> window_observed(np.array([0.2, 0.9]), np.array([[0.0, 1.0]]), Responses(window_s=(0.05, 0.15)))
+    array([ True, False])
+    """
     start_s, stop_s = responses.window_s
     last_s = stop_s if responses.latency == "fixed" else max(stop_s, responses.latency_range_s[1] + stop_s - start_s)
     inside = np.zeros(len(onset_s), np.bool_)
