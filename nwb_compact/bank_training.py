@@ -60,7 +60,7 @@ def standardised_answers(
 
 
 def smooth_kernels(bank: Bank, sigma_px: float) -> None:
-    """Convolve every spatial kernel of layers 2 to 5 with a Gaussian, in place."""
+    """Convolve each spatial kernel of layers 2 to 5 that still learns with a Gaussian, in place."""
     with torch.no_grad():
         for weight in list(bank.depthwise)[max(bank.fixed_layers - 1, 0) :]:
             weight.copy_(blurred(weight, sigma_px))

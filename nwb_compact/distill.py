@@ -69,9 +69,12 @@ def n_views(n_pictures: int, settings: config.Fit) -> int:
     --------
     >>> [n_views(n, config.configure()) for n in (16_000, 100_000, 1_000_000)]
     [8, 4, 1]
+    >>> n_views(100_000, config.configure(changes={"prune": {"tolerance": (0.05,)}}))  # which retrains once a rung
+    8
     """
-    retrained = settings.student.kind == "own"
-    seen = settings.distill.images_seen + (settings.prune.images_seen if retrained else 0)
+    rungs = len(settings.prune.ladder) if settings.prune.tolerance else 1
+    retrainings = rungs if settings.student.kind == "own" else 0
+    seen = settings.distill.images_seen + retrainings * settings.prune.images_seen
     return min(settings.distill.views, -(-seen // n_pictures))
 
 

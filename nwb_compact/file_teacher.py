@@ -9,7 +9,7 @@ from typing import NoReturn
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from nwb_compact.address import Address, located
+from nwb_compact.address import located
 from nwb_compact.errors import NwbCompactError, counted
 from nwb_compact.nwb_results import read_results
 from nwb_compact.nwb_session import open_session
@@ -27,6 +27,8 @@ class FileTeacher:
 
     run_id: str
     networks: tuple[StudentWeights, ...]
+    meaning: str | None = None
+    """What the run says of its answers, where they are not expected counts."""
 
     @property
     def n_parameters(self) -> int:
@@ -71,8 +73,47 @@ class FileTeacher:
         return answers
 
 
-def teacher_from_file(
-    file_path: str | Path, run_id: str | None, unit_names: Sequence[str], *, session_id: str | None = None, scored: Collection[str] = ()
+@dataclass(frozen=True, eq=False)
+class TeachingRun:
+    """A run whose networks can teach. It is read once for all sessions: what its networks share is one object, and computed once."""
+
+    where: str
+    """File and run, for messages."""
+    session_id: str | None
+    results: Results
+
+
+def teaching_run(file_path: str | Path, run_id: str | None = None) -> TeachingRun:
+    """A run of a file.
+
+    Parameters
+    ----------
+    file_path
+        A session file with results.
+    run_id
+        Which run; None takes the last.
+
+    Raises
+    ------
+    NwbCompactError
+        If the file has no such run.
+
+    Examples
+    --------
+    >>> from nwb_compact.nwb_results import example_file
+    >>> teaching_run(example_file()).session_id
+    'example'
+    """
+    runs = read_results(located(file_path), run_id)
+    if not runs:
+        next_step = "fit that file first, or name another"
+        raise NwbCompactError(file_path, found="no run", expected="one whose networks can teach", next_step=next_step)
+    with open_session(file_path) as session:
+        return TeachingRun(f"{file_path}: run {runs[-1].run_id}", session.about.session_id, runs[-1])
+
+
+def teacher_of(
+    run: TeachingRun, unit_names: Sequence[str], *, session_id: str | None = None, scored: Collection[str] = ()
 ) -> FileTeacher:
     """The networks of a run that are of these units, in this order.
 
@@ -81,10 +122,8 @@ def teacher_from_file(
 
     Parameters
     ----------
-    file_path
-        A session file with results.
-    run_id
-        Which run; None takes the last.
+    run
+        From `teaching_run`.
     unit_names
         Units of the session that is fitted.
     session_id
@@ -95,40 +134,31 @@ def teacher_from_file(
     Raises
     ------
     NwbCompactError
-        If the file has no such run, the run lacks a unit, or it was fitted on images that will be scored.
+        If the run lacks a unit, or it was fitted on images that will be scored, by their hash.
 
     Examples
     --------
     >>> from nwb_compact.nwb_results import example_file
-    >>> teacher_from_file(example_file(), None, ["unit-2"], session_id="example").run_id
+    >>> teacher_of(teaching_run(example_file()), ["unit-2"], session_id="example").run_id
     'example'
     """
-    results = _run(located(file_path), run_id)
-    where = f"{file_path}: run {results.run_id}"
-    with open_session(file_path) as session:
-        of_session = session.about.session_id
-    row_of = {name: row for name in unit_names if (row := _row(name, session_id, results, of_session)) is not None}
+    results = run.results
+    row_of = {name: row for name in unit_names if (row := _row(name, session_id, run)) is not None}
     if missing := [name for name in unit_names if name not in row_of]:
-        _refuse_other_units(where, missing, len(unit_names), session_id)
+        _refuse_other_units(run.where, missing, len(unit_names), session_id)
     learned_from = {image for image, side in zip(results.image_sha256, results.side, strict=True) if side in ("fit", "validation")}
     if seen := len(learned_from & set(scored)):
         next_step = "split the images as that run did (--split), or take another teacher"
         found = f"{counted(seen, 'image')} to be scored among those that it was fitted on"
-        raise NwbCompactError(where, found=found, expected="none: what was learned cannot be tested", next_step=next_step)
-    return FileTeacher(results.run_id, tuple(results.students[row_of[name]] for name in unit_names))
+        raise NwbCompactError(run.where, found=found, expected="none: what was learned cannot be tested", next_step=next_step)
+    networks = tuple(results.students[row_of[name]] for name in unit_names)
+    return FileTeacher(results.run_id, networks, results.provenance.get("answers"))
 
 
-def _run(file_path: Path | Address, run_id: str | None) -> Results:
-    runs = read_results(file_path, run_id)
-    if not runs:
-        next_step = "fit that file first, or name another"
-        raise NwbCompactError(file_path, found="no run", expected="one whose networks can teach", next_step=next_step)
-    return runs[-1]
-
-
-def _row(name: str, session_id: str | None, results: Results, of_session: str | None) -> int | None:
+def _row(name: str, session_id: str | None, run: TeachingRun) -> int | None:
     """Row of a unit in the run; None where the run has no network of it."""
-    may_be_same = session_id is None or of_session is None or session_id == of_session
+    results = run.results
+    may_be_same = session_id is None or run.session_id is None or session_id == run.session_id
     known = ([name] if may_be_same else []) + ([] if session_id is None else [f"{session_id}-{name}"])
     rows = [results.unit_name.index(one) for one in known if one in results.unit_name]
     return next((row for row in rows if results.students[row].arrays), None)

@@ -24,7 +24,7 @@ from nwb_compact.config import PRESETS, Fit, configure
 from nwb_compact.distill import Lessons, asked, lessons, n_views
 from nwb_compact.errors import NwbCompactError
 from nwb_compact.feature_cache import default_cache_folder
-from nwb_compact.file_teacher import FileTeacher, teacher_from_file
+from nwb_compact.file_teacher import FileTeacher, teacher_of, teaching_run
 from nwb_compact.fit_data import SessionData, own_pixels, read_sessions, scored_pixels, teacher_sessions
 from nwb_compact.image_pool import ImagePool, image_pool
 from nwb_compact.layer_choice import choose_layer, sample
@@ -238,7 +238,7 @@ def command(
     backbone = None if taught_by else frozen_backbone(wanted.backbone, wanted.layer, vone_visual_degrees=wanted.vone_visual_degrees)
     sessions = read_sessions(files, train, settings)
     fitted = sessions[: len(files)]
-    ready = [_from_file(taught_by, session) for session in fitted] if taught_by else []
+    ready = _from_file(taught_by, fitted) if taught_by else []
     pool = image_pool(own_pixels(sessions), scored_pixels(sessions), images, images_folder(beside), quiet=quiet)
     cache = cache_dir or default_cache_folder()
     backbone, layers = _with_layer(backbone, fitted, cache, device, quiet)
@@ -355,13 +355,19 @@ def _known(knows: Backbone | Sequence[FileTeacher] | None) -> dict[str, str]:
     return {f"teacher_from_file.{number}": f"run {one.run_id} sha256:{one.sha256}" for number, one in enumerate(knows)}
 
 
-def _from_file(taught_by: str, session: SessionData) -> FileTeacher:
+def _from_file(taught_by: str, fitted: Sequence[SessionData]) -> list[FileTeacher]:
     """FILE[:RUN]; a colon that is part of a path that exists, or of an address, is no run."""
     file_path, _, run = taught_by.rpartition(":")
     is_named = bool(file_path) and "/" not in run and not Path(taught_by).exists()
     file_path, run_id = (file_path, run) if is_named else (taught_by, None)
-    scored = [session.responses.image_sha256[row] for row in session.rows("scored")]
-    return teacher_from_file(file_path, run_id, session.responses.unit_name, session_id=session.session_id, scored=scored)
+    teaching = teaching_run(file_path, run_id)
+    return [
+        teacher_of(
+            teaching, session.responses.unit_name, session_id=session.session_id,
+            scored=[session.responses.image_sha256[row] for row in session.rows("scored")],
+        )
+        for session in fitted
+    ]
 
 
 if __name__ == "__main__":

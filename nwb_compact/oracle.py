@@ -69,17 +69,18 @@ class OwnTeacher:
 
 
 class FileTeachers:
-    """Models from a file, one set a fitted session."""
+    """Models from a file, one set a fitted session; layers that models of several sessions share are counted and computed once."""
 
     def __init__(self, teachers: Sequence[FileTeacher], images: Sequence[UInt8[np.ndarray, "image 112 112 3"]]):
         """`images`: of each fitted session."""
         self._teachers, self._images = teachers, images
-        self.n_parameters, self.has_features = sum(teacher.n_parameters for teacher in teachers), False
-        self.facts: Mapping[str, str] = {}
+        self._all = FileTeacher(teachers[0].run_id, tuple(network for teacher in teachers for network in teacher.networks))
+        self.n_parameters, self.has_features = self._all.n_parameters, False
+        self.facts = {} if teachers[0].meaning is None else {"answers": teachers[0].meaning}
 
     def answers(self, images: UInt8[np.ndarray, "image 112 112 3"]) -> Float32[np.ndarray, "image unit"]:
         """As in `Oracle`."""
-        return np.concatenate([teacher.predict(images) for teacher in self._teachers], axis=1)
+        return self._all.predict(images)
 
     def members(self, session: int) -> Float32[np.ndarray, "member image unit"]:
         """As in `Oracle`; there is one."""

@@ -47,7 +47,7 @@ def split_images(
     (20, {'scored'})
     """
     scored = set().union(*(_scored(responses, split, seed) for responses in fitted))
-    training = {image for responses in (*fitted, *lent) for image in responses.image_sha256} - scored
+    training = {image for responses in (*fitted, *lent) for image in _answered(responses)} - scored
     held = set(_by_hash(training, "validation", seed)[: round(split.validation_fraction * len(training))])
     sides_fitted = tuple(_sides(responses, scored, held, "scored") for responses in fitted)
     sides_lent = tuple(_sides(responses, scored, held, "unused") for responses in lent)
@@ -72,8 +72,7 @@ def require_every_side(sides: Sequence[str]) -> None:
 
 
 def _scored(responses: Responses, split: Split, seed: int) -> set[str]:
-    answered = np.flatnonzero(np.isfinite(responses.mean).any(axis=1))  # images that were not shown neither fit nor score
-    distinct = list(dict.fromkeys(responses.image_sha256[row] for row in answered))  # in the order of the image table
+    distinct = list(dict.fromkeys(_answered(responses)))  # in the order of the image table
     if split.method == "first-half":
         return set(distinct[-(-len(distinct) // 2) :])
     if split.method == "random":
@@ -82,6 +81,11 @@ def _scored(responses: Responses, split: Split, seed: int) -> set[str]:
         next_step = "use --split first-half or random, or store the column"
         raise NwbCompactError("--split column", found="no 'split' column in the file", expected="one", next_step=next_step)
     return {image for image, side in zip(responses.image_sha256, responses.stored_split, strict=True) if side == "test"}
+
+
+def _answered(responses: Responses) -> list[str]:
+    """Images that have a response: those that were never shown move no side."""
+    return [responses.image_sha256[row] for row in np.flatnonzero(np.isfinite(responses.mean).any(axis=1))]
 
 
 def _by_hash(images: set[str], purpose: str, seed: int) -> list[str]:

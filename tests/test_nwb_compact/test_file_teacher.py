@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nwb_compact.errors import NwbCompactError
-from nwb_compact.file_teacher import ANSWERED_AT_ONCE, teacher_from_file
+from nwb_compact.file_teacher import ANSWERED_AT_ONCE, teacher_of, teaching_run
 from nwb_compact.nwb_results import write_results
 from nwb_compact.nwb_session import write_session
 from nwb_compact.results import StudentWeights, example_results
@@ -45,7 +45,7 @@ def three(tmp_path: Path) -> Path:
 
 
 def test_it_answers_for_the_units_asked_for_in_their_order(three: Path) -> None:
-    teacher = teacher_from_file(three, None, ["neuron2", "neuron0"], session_id="190923")
+    teacher = teacher_of(teaching_run(three), ["neuron2", "neuron0"], session_id="190923")
     expected = np.stack([predict(example_student(seed=seed), IMAGES) for seed in (2, 0)], axis=1)
     np.testing.assert_allclose(teacher.predict(IMAGES), expected, rtol=1e-4, atol=1e-4)
     assert teacher.n_parameters == 2 * n_parameters(example_student())
@@ -56,7 +56,7 @@ def test_the_last_run_teaches_unless_one_is_named(tmp_path: Path) -> None:
     for run_id, seed in (("b", 1), ("a", 2)):
         path = written(tmp_path, session, [example_student(seed=seed)], run_id)
     for asked, run_id, seed in ((None, "a", 2), ("b", "b", 1)):
-        teacher = teacher_from_file(path, asked, ["neuron0"], session_id="190923")
+        teacher = teacher_of(teaching_run(path, asked), ["neuron0"], session_id="190923")
         assert teacher.run_id == run_id
         np.testing.assert_array_equal(teacher.networks[0].arrays["readout.bias"], example_student(seed=seed).arrays["readout.bias"])
 
@@ -64,7 +64,7 @@ def test_the_last_run_teaches_unless_one_is_named(tmp_path: Path) -> None:
 def test_shared_layers_are_one_and_counted_once(tmp_path: Path) -> None:
     students = sharing(3)
     path = written(tmp_path, session_of(["neuron0", "neuron1", "neuron2"]), students)
-    teacher = teacher_from_file(path, None, ["neuron0", "neuron2"], session_id="190923")
+    teacher = teacher_of(teaching_run(path), ["neuron0", "neuron2"], session_id="190923")
     assert teacher.networks[0].arrays["layer1.kernel"] is teacher.networks[1].arrays["layer1.kernel"]
     readout = 3 * 28 * 28 + 1
     assert teacher.n_parameters == n_parameters(students[0]) + readout
@@ -75,15 +75,15 @@ def test_shared_layers_are_one_and_counted_once(tmp_path: Path) -> None:
 def test_units_of_a_file_of_several_sessions_are_known_by_session_and_name(tmp_path: Path) -> None:
     names = ["190923-neuron0", "201025-neuron0", "201025-neuron1"]
     path = written(tmp_path, session_of(names, "several"), [example_student(seed=seed) for seed in range(3)])
-    teacher = teacher_from_file(path, None, ["neuron1", "neuron0"], session_id="201025")
+    teacher = teacher_of(teaching_run(path), ["neuron1", "neuron0"], session_id="201025")
     for network, seed in zip(teacher.networks, (2, 1), strict=True):
         np.testing.assert_array_equal(network.arrays["readout.bias"], example_student(seed=seed).arrays["readout.bias"])
-    assert len(teacher_from_file(path, None, names, session_id="several").networks) == 3, "a fit of that file itself"
+    assert len(teacher_of(teaching_run(path), names, session_id="several").networks) == 3, "a fit of that file itself"
 
 
 def test_the_same_name_in_another_session_is_another_unit(three: Path) -> None:
     with pytest.raises(NwbCompactError) as caught:
-        teacher_from_file(three, "a", ["neuron0", "neuron1"], session_id="210325")
+        teacher_of(teaching_run(three, "a"), ["neuron0", "neuron1"], session_id="210325")
     assert str(caught.value) == (
         f"{three}: run a: found networks of 0 of the 2 units of session 210325 (none of neuron0, neuron1), expected one of each: a teacher "
         "of other units cannot teach these. Next: take a teacher of this session, or one whose units are named SESSION-UNIT"
@@ -93,33 +93,33 @@ def test_the_same_name_in_another_session_is_another_unit(three: Path) -> None:
 @pytest.mark.parametrize(("of_file", "of_fit"), [(None, "190923"), ("190923", None), (None, None)])
 def test_where_a_session_has_no_id_the_name_tells(tmp_path: Path, of_file: str | None, of_fit: str | None) -> None:
     path = written(tmp_path, session_of(["neuron0"], of_file), [example_student()])
-    assert len(teacher_from_file(path, None, ["neuron0"], session_id=of_fit).networks) == 1
+    assert len(teacher_of(teaching_run(path), ["neuron0"], session_id=of_fit).networks) == 1
 
 
 def test_a_teacher_that_lacks_some_units_is_told_how_many_and_which(tmp_path: Path) -> None:
     """A unit without a network is lacking too."""
     path = written(tmp_path, session_of(["u1", "u2"]), [example_student(), StudentWeights({})])
     with pytest.raises(NwbCompactError) as caught:
-        teacher_from_file(path, None, ["u1", "u2", "u3", "u4", "u5"])
+        teacher_of(teaching_run(path), ["u1", "u2", "u3", "u4", "u5"])
     assert "found networks of 1 of the 5 units (none of u2, u3, u4 and 1 more), expected one of each" in str(caught.value)
 
 
 def test_a_file_without_a_run_or_without_that_run_is_told(tmp_path: Path, three: Path) -> None:
     write_session(session_of(["neuron0"]), tmp_path / "bare.nwb")
     with pytest.raises(NwbCompactError, match=r"bare\.nwb: found no run, expected one whose networks can teach\. Next: fit that"):
-        teacher_from_file(tmp_path / "bare.nwb", None, ["neuron0"])
+        teacher_of(teaching_run(tmp_path / "bare.nwb"), ["neuron0"])
     with pytest.raises(NwbCompactError, match=r"teacher\.nwb: found no run 'b', expected a run of this file"):
-        teacher_from_file(three, "b", ["neuron0"])
+        teacher_of(teaching_run(three, "b"), ["neuron0"])
     with pytest.raises(NwbCompactError, match=r"none\.nwb: found no file, expected an NWB file\. Next: correct the path"):
-        teacher_from_file(tmp_path / "none.nwb", None, ["neuron0"])
+        teacher_of(teaching_run(tmp_path / "none.nwb"), ["neuron0"])
 
 
 def test_images_that_it_learned_from_cannot_be_scored(three: Path) -> None:
     results = example_results(session_of(["neuron0", "neuron1", "neuron2"]))
     of_side = {side: [results.image_sha256[image] for image, one in enumerate(results.side) if one == side] for side in set(results.side)}
-    assert teacher_from_file(three, None, ["neuron0"], scored=of_side["scored"]).run_id == "a"
+    assert teacher_of(teaching_run(three), ["neuron0"], scored=of_side["scored"]).run_id == "a"
     with pytest.raises(NwbCompactError) as caught:
-        teacher_from_file(three, None, ["neuron0"], scored=[*of_side["scored"], of_side["fit"][0], of_side["validation"][0]])
+        teacher_of(teaching_run(three), ["neuron0"], scored=[*of_side["scored"], of_side["fit"][0], of_side["validation"][0]])
     assert str(caught.value) == (
         f"{three}: run a: found 2 images to be scored among those that it was fitted on, expected none: what was learned cannot be tested. "
         "Next: split the images as that run did (--split), or take another teacher"
@@ -127,13 +127,13 @@ def test_images_that_it_learned_from_cannot_be_scored(three: Path) -> None:
 
 
 def test_images_of_another_size_are_refused(three: Path) -> None:
-    teacher = teacher_from_file(three, None, ["neuron0"])
+    teacher = teacher_of(teaching_run(three), ["neuron0"])
     with pytest.raises(NwbCompactError, match=r"images for the teacher: found 64 x 64 px, expected 112 x 112 px, which its networks take"):
         teacher.predict(np.zeros((2, 64, 64, 3), np.uint8))
 
 
 def test_many_images_are_answered_part_by_part_and_told(three: Path) -> None:
-    teacher = teacher_from_file(three, None, ["neuron0"])
+    teacher = teacher_of(teaching_run(three), ["neuron0"])
     images = np.resize(IMAGES, (ANSWERED_AT_ONCE + 3, 112, 112, 3))
     told: list[int] = []
 
@@ -146,7 +146,15 @@ def test_many_images_are_answered_part_by_part_and_told(three: Path) -> None:
     assert teacher.predict(images[:0]).shape == (0, 1)
 
 
+def test_it_keeps_what_its_run_says_of_the_answers(tmp_path: Path) -> None:
+    session = session_of(["neuron0"])
+    assert teacher_of(teaching_run(written(tmp_path, session, [example_student()])), ["neuron0"]).meaning is None
+    told = replace(example_results(session), run_id="b", students=(example_student(),), provenance={"answers": "counts but for an offset"})
+    write_results(told, tmp_path / "teacher.nwb")
+    assert teacher_of(teaching_run(tmp_path / "teacher.nwb", "b"), ["neuron0"]).meaning == "counts but for an offset"
+
+
 def test_its_hash_is_of_its_weights(tmp_path: Path, three: Path) -> None:
-    one, again = (teacher_from_file(three, None, ["neuron0", "neuron1"]).sha256 for _ in range(2))
-    others = {teacher_from_file(three, None, names).sha256 for names in (["neuron1", "neuron0"], ["neuron0"], ["neuron0", "neuron2"])}
+    one, again = (teacher_of(teaching_run(three), ["neuron0", "neuron1"]).sha256 for _ in range(2))
+    others = {teacher_of(teaching_run(three), names).sha256 for names in (["neuron1", "neuron0"], ["neuron0"], ["neuron0", "neuron2"])}
     assert (one == again, len(others), one in others) == (True, 3, False)

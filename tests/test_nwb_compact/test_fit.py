@@ -11,7 +11,7 @@ from PIL import Image
 
 from nwb_compact.config import configure
 from nwb_compact.errors import NwbCompactError
-from nwb_compact.file_teacher import teacher_from_file
+from nwb_compact.file_teacher import teacher_of, teaching_run
 from nwb_compact.fit import command
 from nwb_compact.fit_data import read_sessions
 from nwb_compact.kept_teacher import kept_teacher
@@ -211,7 +211,7 @@ def test_a_session_is_taught_by_a_run_of_another_file_and_no_teacher_is_fitted(t
     np.testing.assert_array_equal(results.teacher_member_prediction[:, :, 0], results.teacher_prediction)
     assert results.teacher_member_prediction.shape == (40, 3, 1)
     assert results.teacher is None
-    teacher = teacher_from_file(lab / "teacher.nwb", "first", results.unit_name, session_id=taught_session.about.session_id)
+    teacher = teacher_of(teaching_run(lab / "teacher.nwb", "first"), results.unit_name, session_id=taught_session.about.session_id)
     facts = results.provenance
     assert facts["teacher_from_file.0"] == f"run first sha256:{teacher.sha256}"
     assert facts["teacher_parameters"] == str(teacher.n_parameters) == str(sum(map(n_parameters, networks)))
@@ -238,7 +238,7 @@ def test_the_run_is_the_last_or_the_one_after_the_colon_and_a_colon_in_the_name_
     ):
         with pytest.raises(ZeroDivisionError):
             taught(lab, word, "--quiet")
-        teacher = teacher_from_file(name, expected, taught_session.units.name)
+        teacher = teacher_of(teaching_run(name, expected), taught_session.units.name)
         assert named.pop()[0]["teacher_from_file.0"] == f"run {expected} sha256:{teacher.sha256}"
 
 

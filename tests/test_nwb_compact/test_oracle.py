@@ -10,7 +10,8 @@ from nwb_compact import config
 from nwb_compact.backbones import Backbone, features
 from nwb_compact.file_teacher import FileTeacher
 from nwb_compact.oracle import FileTeachers, OwnTeacher, seen_by
-from nwb_compact.student import example_student, predict
+from nwb_compact.results import StudentWeights
+from nwb_compact.student import example_student, n_parameters, predict, predict_all
 from nwb_compact.teacher import Teacher, TeacherSession, fit_teacher
 from nwb_compact.work import Work
 
@@ -91,12 +92,35 @@ def test_teachers_from_files_answer_side_by_side_as_they_do_alone_and_are_one_me
     networks = [example_student(seed=seed) for seed in range(3)]
     teachers = [FileTeacher("a", (networks[0], networks[1])), FileTeacher("b", (networks[2],))]
     oracle = FileTeachers(teachers, shown[:2])
-    np.testing.assert_array_equal(oracle.answers(LESSONS), np.concatenate([one.predict(LESSONS) for one in teachers], axis=1))
     np.testing.assert_allclose(oracle.answers(LESSONS), np.stack([predict(one, LESSONS) for one in networks], axis=1), rtol=1e-4, atol=1e-4)
     assert oracle.members(0).shape == (1, 20, 2)
     np.testing.assert_array_equal(oracle.members(1), teachers[1].predict(shown[1])[None])
     assert oracle.n_parameters == sum(one.n_parameters for one in teachers)
     assert dict(oracle.facts) == {}, "nothing was trained, so there is no validation"
+
+
+def test_what_models_of_several_sessions_share_is_counted_and_computed_once(shown, monkeypatch):
+    first, computed = example_student(), []
+    others = [example_student(seed=seed).arrays for seed in (1, 2)]
+    readouts = [{name: array for name, array in other.items() if name.startswith("readout")} for other in others]
+    networks = (first, *(StudentWeights(first.arrays | readout) for readout in readouts))
+
+    def noted(networks, images):
+        computed.append(len(networks))
+        return predict_all(networks, images)
+
+    monkeypatch.setattr("nwb_compact.file_teacher.predict_all", noted)
+    oracle = FileTeachers([FileTeacher("a", networks[:2]), FileTeacher("a", networks[2:])], shown[:2])
+    expected = np.stack([predict(network, LESSONS) for network in networks], axis=1)
+    np.testing.assert_allclose(oracle.answers(LESSONS), expected, rtol=1e-4, atol=1e-4)
+    assert computed == [3]
+    of_readouts = sum(array.size for readout in readouts for array in readout.values())
+    assert oracle.n_parameters == n_parameters(first) + of_readouts
+
+
+def test_what_a_run_says_of_its_answers_is_said_of_those_who_learn_them(shown):
+    teachers = [FileTeacher("a", (example_student(),), "counts but for an offset"), FileTeacher("a", (example_student(seed=1),))]
+    assert dict(FileTeachers(teachers, shown[:2]).facts) == {"answers": "counts but for an offset"}
 
 
 def test_no_images_are_answered_with_none(shown):

@@ -75,6 +75,15 @@ def test_the_validation_part_has_the_size_that_was_asked_for():
     assert sides.count("validation") == 25
 
 
+def test_the_validation_part_is_drawn_of_images_with_a_response():
+    """Or a table of many images that were never shown could leave none of it."""
+    (sides,), (lent,) = split_images(
+        [file_of(range(400), unanswered=range(200, 400))], [file_of(range(1000, 1200), unanswered=range(100, 200))],
+        Split(validation_fraction=0.25), seed=0,
+    )
+    assert sides.count("validation") + lent.count("validation") == (100 + 100) / 4
+
+
 @pytest.mark.parametrize("split", METHODS)
 def test_an_image_scored_in_one_fitted_file_is_scored_in_all(split):
     files = [file_of(range(40)), file_of(range(10, 50)), file_of([*range(10), *range(50, 70)])]
