@@ -167,7 +167,9 @@ class Distill(Stage):
 
 
 class Prune(Stage):
-    """Filters go while what the next layer receives keeps its variance (as the study released it)."""
+    """Filters go while what the next layer receives keeps its variance, each of its filters counted by what it gives to the answer (the
+    study's code: by its own variance).
+    """
 
     kept_variance: float = Field(0.98, gt=0, le=1)
     """Variance of the next layer that the kept filters of layers 2 to 4 must rebuild; 0.90 in the study's code, which does

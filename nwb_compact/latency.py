@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt
 
-from nwb_compact.counting import count_spikes, count_spikes_after
+from nwb_compact.counting import count_spikes
 from nwb_compact.reliability import repeat_statistics, signal_to_noise, split_half_reliability
 
 FEWEST_REPEATED_IMAGES = 20
@@ -18,14 +18,10 @@ N_SHUFFLES = 20
 
 @dataclass(frozen=True, eq=False)
 class Latencies:
-    """The delay of each unit's counting window, and how much signal its counts in this window hold."""
+    """The delay of each unit's counting window; `response_quality` tells of the counts in it."""
 
     latency_s: Float[np.ndarray, "unit"]
     """From image onset to the start of the window; NaN where repeats do not tell."""
-    reliability: Float[np.ndarray, "unit"]
-    """Split-half reliability in that window, see `nwb_compact.reliability.split_half_reliability`; NaN without a latency."""
-    snr: Float[np.ndarray, "unit"]
-    """Signal-to-noise ratio in that window, see `nwb_compact.reliability.signal_to_noise`; NaN without a latency."""
     reason: tuple[str, ...]
     """Why a unit has no latency, empty where it has one."""
 
@@ -87,7 +83,7 @@ def unit_latencies(
     n_units, n_images = len(spike_times_s), len(np.unique(image))
     if n_images < FEWEST_REPEATED_IMAGES:
         why = f"{n_images} images were shown twice or more often, {FEWEST_REPEATED_IMAGES} are needed"
-        return _latencies(np.full(n_units, np.nan), spike_times_s, onset_s, image, window_length_s, seed, [why] * n_units)
+        return Latencies(np.full(n_units, np.nan), (why,) * n_units)
 
     rng = np.random.default_rng(seed)
     shuffled = [rng.permutation(image) for _ in range(N_SHUFFLES)]
@@ -100,9 +96,9 @@ def unit_latencies(
         for labels in shuffled:
             by_chance = np.fmax(by_chance, split_half_reliability(count, labels, n_splits=N_SPLITS, seed=seed))
 
-    reason = [_reason(*pair) for pair in zip(best.tolist(), by_chance.tolist(), strict=True)]
+    reason = tuple(_reason(*pair) for pair in zip(best.tolist(), by_chance.tolist(), strict=True))
     latency_s[[why != "" for why in reason]] = np.nan
-    return _latencies(latency_s, spike_times_s, onset_s, image, window_length_s, seed, reason)
+    return Latencies(latency_s, reason)
 
 
 def response_quality(
@@ -139,17 +135,3 @@ def _reason(best: float, by_chance: float) -> str:
     if best <= by_chance:
         return f"reliability {best:.3f} at best, {by_chance:.3f} with shuffled images"
     return ""
-
-
-def _latencies(
-    latency_s: Float[np.ndarray, "unit"], spike_times_s: tuple[Float[np.ndarray, "_"], ...], onset_s: Float[np.ndarray, "used"],
-    image: Integer[np.ndarray, "used"], window_length_s: float, seed: int, reason: list[str],
-) -> Latencies:
-    """Measure the counts of the units that have a latency."""
-    timed = np.flatnonzero(np.isfinite(latency_s))
-    reliability, snr = np.full_like(latency_s, np.nan), np.full_like(latency_s, np.nan)
-    if len(timed) > 0:
-        start_s = latency_s[timed]
-        count = count_spikes_after(tuple(spike_times_s[unit] for unit in timed), onset_s, start_s, start_s + window_length_s)
-        reliability[timed], snr[timed] = response_quality(count, image, np.ones(len(image), bool), seed=seed)
-    return Latencies(latency_s, reliability, snr, tuple(reason))

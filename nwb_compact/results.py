@@ -167,7 +167,7 @@ class Results:
     """None where the teacher is models of another file, was too large to be kept, or was not read with the rest."""
 
     def preferred_images(self, n: int) -> Integer[np.ndarray, "unit rank"]:
-        """Index of the `n` images each student answers most, strongest first, among those that have a response; (unit rank).
+        """Index of the `n` images each student answers most, strongest first, among those that the fit used; (unit rank).
 
         Examples
         --------

@@ -114,7 +114,7 @@ def _consolidation(results: Results, tables: Tables) -> list[Section]:
         "of its 219 published models), early layers of different models more alike than late ones, and answers that share little (mean "
         f"r² 0.11). {_early_against_late(tables)}By construction layer 2 counts as many filters as layer 1, since filters are counted by "
         "kernels, one for each map below; layers with few filters are less alike even where the few were chosen at random; and p takes "
-        f"units for independent, which those of one session and one teacher are not. {_shared(results)}"
+        f"units for independent, which those of one session and one teacher are not. {early_likeness(results)}"
     )
     alt = "Layers between which the filters of each unit fall most; similarity of units' students layer by layer."
     return [Section("Consolidation of all units", text, (_panels("figure_8c_consolidation.png", alt, panels, 2.6, (1, 1)),))]
@@ -144,13 +144,13 @@ def _first_filters(results: Results, tables: Tables) -> list[Section]:
         "that colour, darker negative. Second: orientations of those filters that a Gabor explains well; dashes are an even spread. The "
         "study found that neurons can share early layers: a model with one set of them for all predicts nearly as well. By construction "
         "a filter that is shifted by a pixel counts as another kind. The fit by itself makes no peaks: smoothed random filters have 7 "
-        f"to 9 % at each orientation. {_shared(results)}"
+        f"to 9 % at each orientation. {early_likeness(results)}"
     )
     alt = "The most common filters of layer 1 with the share of units that have each; how orientations of all are spread."
     return [Section("Filters that units have in common", text, (_panels("figure_8d_common_filters.png", alt, panels, 2.2, (1, 1)),))]
 
 
-def _shared(results: Results) -> str:
+def early_likeness(results: Results) -> str:
     """How far the likeness of early layers is the program's own making, in this run."""
     shared = shared_arrays(results.students)
     layers = [str(layer) for layer in range(1, N_LAYERS + 1) if f"layer{layer}.bias" in shared]

@@ -305,7 +305,7 @@ def _best_and_worst(results: Results, session: Session, measured: Float[np.ndarr
     if session.images.pixels is None:
         return Section(heading, "The file keeps only the hashes of its images, not their pixels, so there are no pictures to show.")
     text = (
-        "Among all images of the session, those for which each student predicts the strongest (left) and the weakest (right) response. "
+        "Among the images that the fit used, those for which each student predicts the strongest (left) and the weakest (right) response. "
         "Below each: predicted | measured, spikes in the counting window; an asterisk marks images that no model was fitted on. "
         "Best unit first."
     )

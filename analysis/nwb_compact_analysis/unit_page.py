@@ -23,6 +23,7 @@ from nwb_compact_analysis import circuit_figures, field_figures, made_image_figu
 from nwb_compact_analysis.page import PAGE, STUDY, Picture, Section, decimals, document, section_html
 from nwb_compact_analysis.physiology_figures import criterion
 from nwb_compact_analysis.pictures import DOTS_PER_INCH, saved
+from nwb_compact_analysis.population_figures import early_likeness
 from nwb_compact_analysis.strips import say_nothing_known
 from nwb_compact_analysis.style import PAGE_IN, styled
 from nwb_compact_analysis.tuning_figures import row_of, rows_of
@@ -226,7 +227,7 @@ def _filters(results: Results, tables: Tables, unit: int) -> Section:
     text = (
         "Each kernel is scaled by its own largest weight; grey is zero. Layer 1 sees colours; each kernel above sees one map of the layer "
         "below, and has the sign that makes its sum positive. The study found many in layers 1 to 3 and few after them (consolidation). "
-        "Students of one fit share layers 1 and 2 until the last pruning: where they look like those of other units, that is partly why."
+        f"{early_likeness(results)}"
     )
     fall = rows_of(tables, "consolidation", unit)
     if fall is not None and fall["largest_drop"][0] > 0:

@@ -1,13 +1,11 @@
 """Images of a table as PNG files with a list, to be shown to an animal or looked at: `images.csv` says what each file is."""
 
 import csv
-import re
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image
 
 from nwb_compact import contract as c
@@ -18,10 +16,7 @@ from nwb_compact.new_folder import require_new_folder
 LIST = "images.csv"
 
 
-def export_images(
-    folder: str | Path, images: Table, unit_names: Sequence[str], predicted: Float[np.ndarray, "row unit"] | None = None, *,
-    overwrite: bool = False,
-) -> Path:
+def export_images(folder: str | Path, images: Table, unit_names: Sequence[str]) -> Path:
     """Write each image as a PNG file, and `images.csv` with one line for each, in the order of the table.
 
     Parameters
@@ -32,10 +27,6 @@ def export_images(
         With columns `unit`, `kind` and `image` (row 112 112 3, uint8). Each other column with one value a row goes into the list.
     unit_names
         Of all units of the run.
-    predicted
-        Answers of all students to each image, expected spikes in the counting window: a column `predicted <unit>` for each unit.
-    overwrite
-        Replace an earlier export in `folder`: the files that its list names go, others stay.
 
     Returns
     -------
@@ -44,7 +35,7 @@ def export_images(
     Raises
     ------
     NwbCompactError
-        If `folder` is a file, or holds something and `overwrite` is not given.
+        If `folder` is a file, or holds something.
 
     Examples
     --------
@@ -60,32 +51,19 @@ def export_images(
     <BLANKLINE>
     """
     folder = Path(folder)
-    require_new_folder(folder, overwrite=overwrite)
+    require_new_folder(folder, overwrite=False)
     kept = [name for name, column in images.columns.items() if column.values.ndim == 1 and name not in (UNIT, "kind")]
-    answers = np.empty((len(images), 0)) if predicted is None else predicted
-    header = ["file", "unit", c.UNIT_NAME, "kind", *kept, *(f"predicted {name}" for name in unit_names[: answers.shape[1]])]
+    header = ["file", "unit", c.UNIT_NAME, "kind", *kept]
     lines = []
     folder.mkdir(parents=True, exist_ok=True)
-    _remove_listed(folder)
     for row, (unit, kind, pixels) in enumerate(zip(images[UNIT], images["kind"], images["image"], strict=True)):
         # The number makes names different that differ in letters which not all file systems keep apart.
         file_name = f"{safe_name(unit_names[unit])}_{safe_name(str(kind))}_{row:05d}.png"
         (folder / file_name).write_bytes(_png(pixels))
-        lines.append([file_name, unit, unit_names[unit], kind, *(images[name][row] for name in kept), *answers[row]])
+        lines.append([file_name, unit, unit_names[unit], kind, *(images[name][row] for name in kept)])
     with (folder / LIST).open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *lines])
     return folder / LIST
-
-
-def _remove_listed(folder: Path) -> None:
-    """Images of an earlier export; a list that names a file elsewhere was not written here and removes nothing there."""
-    if not (folder / LIST).is_file():
-        return
-    with (folder / LIST).open(newline="", encoding="utf-8", errors="replace") as file:
-        names = [line[0] for line in csv.reader(file) if line]
-    for name in names:
-        if re.fullmatch(r"[A-Za-z0-9._-]+_\d{5,}\.png", name):
-            (folder / name).unlink(missing_ok=True)
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -43,15 +43,13 @@ def test_names_stay_in_the_folder_and_apart(tmp_path):
 
 def test_pixels_and_numbers_come_back(tmp_path):
     table = made([1, 0, 1])
-    predicted = np.arange(6.0).reshape(3, 2)
-    lines = listed(export_images(tmp_path / "out", table, ["first", "second, of two"], predicted))
+    lines = listed(export_images(tmp_path / "out", table, ["first", "second, of two"]))
     for line, image, answer in zip(lines, table["image"], table["answer"], strict=True):
         with Image.open(tmp_path / "out" / line["file"]) as file:
             np.testing.assert_array_equal(np.asarray(file), image)
         assert np.float32(line["answer"]) == answer
     assert [line["unit"] for line in lines] == ["1", "0", "1"]
     assert [line["unit_name"] for line in lines] == ["second, of two", "first", "second, of two"]
-    assert [float(line["predicted second, of two"]) for line in lines] == [1, 3, 5]
     assert [line["is_grey"] for line in lines] == ["False"] * 3
     assert "image" not in lines[0]
 
@@ -63,26 +61,13 @@ def test_a_folder_with_something_in_it_is_refused_and_left_as_it_is(tmp_path):
         export_images(tmp_path, made([0]), ["a"])
     assert list(tmp_path.iterdir()) == [mine]
     with pytest.raises(NwbCompactError, match="found a file"):
-        export_images(mine, made([0]), ["a"], overwrite=True)
-
-
-def test_overwriting_replaces_what_was_exported_and_nothing_else(tmp_path):
-    folder = tmp_path / "out"
-    export_images(folder, made([0, 0, 0]), ["before"])
-    mine, outside = folder / "mine_00001.png", tmp_path / "outside_00001.png"
-    for path in (mine, outside):
-        path.write_text("mine")
-    with (folder / "images.csv").open("a", encoding="utf-8") as file:
-        file.write("../outside_00001.png,0\n\n..,0\n")
-    export_images(folder, made([0]), ["after"], overwrite=True)
-    assert outside.read_text() == mine.read_text() == "mine"
-    assert sorted(path.name for path in folder.iterdir()) == ["after_maximizing_00000.png", "images.csv", "mine_00001.png"]
+        export_images(mine, made([0]), ["a"])
 
 
 def test_no_images_give_an_empty_list(tmp_path):
     columns = made([0]).columns
     nothing = Table("none", {name: Column(column.meaning, column.values[:0]) for name, column in columns.items()})
-    assert listed(export_images(tmp_path / "out", nothing, ["a"], np.empty((0, 1)))) == []
+    assert listed(export_images(tmp_path / "out", nothing, ["a"])) == []
 
 
 def test_kinds_are_made_safe_too(tmp_path):

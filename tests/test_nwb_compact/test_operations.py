@@ -133,7 +133,12 @@ def test_where_nobody_counts_nothing_is_known():
     known = {}
     with alike(known, 1):
         pass
-    other = threading.Thread(target=lambda: alike(known, 1).__enter__())
+
+    def elsewhere():
+        with alike(known, 1):
+            pass
+
+    other = threading.Thread(target=elsewhere)
     with counted():
         other.start()
         other.join()
