@@ -14,11 +14,10 @@ from matplotlib.ticker import MaxNLocator
 
 from nwb_compact.reliability import correlation_where_known
 from nwb_compact.results import Results, median, teacher_validation_r2
+from nwb_compact_analysis.medians import limits
 from nwb_compact_analysis.style import COLUMN_IN, GREY, TEACHER, TEACHER_MARKER, axes_or_new, styled
 
 HEIGHT_IN = 3.0
-LEAST_SPAN = 0.1
-"""Of the r2 axis: what members gain is small beside r2, but a thousandth must not look like a step."""
 SCORED, VALIDATION = "r² on scored images,\nmedian over units", "r² on validation images,\nmean over sessions"
 """Labels of the two definitions."""
 
@@ -131,16 +130,8 @@ def _plot(ax: Axes | None, averages: Sequence[float], alone: Sequence[float], la
     size = 4.0 if len(n) <= 10 else 2.5
     ax.plot(n, averages, color=TEACHER, linewidth=1.2, marker=TEACHER_MARKER, markersize=size, zorder=3, clip_on=False)
     ax.scatter(np.arange(1, len(alone) + 1), alone, s=16, color=GREY, alpha=0.6, linewidth=0, zorder=2, clip_on=False)
-    ax.set(xlim=(0.5, len(n) + 0.5), ylim=_limits([*averages, *alone]), xlabel="members", ylabel=label)
+    ax.set(xlim=(0.5, len(n) + 0.5), ylim=limits(np.array([*averages, *alone])), xlabel="members", ylabel=label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     note = "\ndots: each member by itself" if alone else ""
     ax.set_title(f"first member {averages[0]:.3f}; all {len(n)}: {averages[-1]:.3f}{note}", loc="left")
     return ax
-
-
-def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """All values with some air, and no narrower than `LEAST_SPAN`."""
-    low, high = min(values), max(values)
-    half = max(0.6 * (high - low), LEAST_SPAN / 2)
-    middle = (low + high) / 2
-    return middle - half, middle + half

@@ -9,7 +9,6 @@ from nwb_compact.responses import responses_of
 from nwb_compact.results import Results
 from nwb_compact.scoring import Predictions, score_units
 from nwb_compact_analysis.ensemble_figures import (
-    LEAST_SPAN,
     SCORED,
     VALIDATION,
     has_members,
@@ -18,6 +17,7 @@ from nwb_compact_analysis.ensemble_figures import (
     plot_members,
     plot_validation,
 )
+from nwb_compact_analysis.medians import LEAST_SPAN
 
 VALIDATED = {"teacher_validation_r2": "0.4000 0.4300 0.4400", "teacher_member_validation_r2": "0.4000 0.3900 0.4100"}
 
@@ -104,7 +104,7 @@ def test_without_validation_scores_there_is_one_panel(written, make_fit):
 def test_small_differences_are_not_blown_up_and_large_ones_are_inside(make_fit, close_figures):
     results, _ = make_fit(1)
     low, high = plot_validation(validated(results)).get_ylim()
-    assert (high - low, (low + high) / 2) == pytest.approx((LEAST_SPAN, 0.415))
+    assert (high - low, (low + high) / 2) == pytest.approx((1.1 * LEAST_SPAN, 0.415))
     low, high = plot_validation(replace(results, provenance={"teacher_validation_r2": "0.1 0.6"})).get_ylim()
     assert low < 0.1 < 0.6 < high
 
