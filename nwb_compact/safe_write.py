@@ -187,7 +187,7 @@ def _remove_leftovers(target: Path) -> None:
 
 
 def require_room(
-    target: Path, n_bytes: int, *, what: str = "a safe copy", next_step: str = "free some space, or write elsewhere with --output"
+    target: Path, n_bytes: int, *, what: str = "a safe copy", next_step: str = "free some space on it"
 ) -> None:
     """Raise an `NwbCompactError` if the disk of a file to be written has no room for so many bytes and `SPARE_BYTES`."""
     free, needed = shutil.disk_usage(target.absolute().parent).free, SPARE_BYTES + n_bytes

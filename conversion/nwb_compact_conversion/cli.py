@@ -151,7 +151,7 @@ def recording(path: Path, format_name: str | None, events: Path | None, **job: A
 @click.argument("path", metavar="PATH", type=click.Path(path_type=Path))
 @job_options
 @click.option("--format", "format_name", help="phy, kilosort, ...; without it the path must tell.")
-@click.option("--rate-hz", type=float, help="Sampling rate, in place of the one that the source tells.")
+@click.option("--rate-hz", type=click.FloatRange(min=0, min_open=True), help="Sampling rate, in place of the one that the source tells.")
 @click.option("--events", type=click.Path(path_type=Path), help=EVENTS_HELP)
 def sorted_units(path: Path, format_name: str | None, rate_hz: float | None, events: Path | None, **job: Any) -> None:
     """Units that come sorted: a phy or Kilosort folder, what SpikeInterface saved, .nev sort codes, .plx units."""

@@ -95,6 +95,9 @@ def convert_recorded(
     device = _device(recorded.device, told.device)
     recording = None if recorded.recording is None else with_geometry(recorded.recording, told.device)
     electrodes = _electrodes(recorded, recording, told.device)
+    if electrodes is None and (idle := told.device.model_fields_set - {"keep_voltage"}):
+        report(f"the source tells of no electrodes, so device ({', '.join(sorted(idle))}) is not in the file")
+    _require_names(device, electrodes)
     images, presentations, aligned = _stimuli(recorded, told, shown or OwnStimuli(), report)
     observed = recorded_s(recorded)
     if presentations is not None and observed is not None:
@@ -193,6 +196,14 @@ def _device(source: Device | None, told: DeviceFacts) -> Device | None:
     return replace(source or Device("unknown"), **given) if source or given else None
 
 
+def _require_names(device: Device | None, electrodes: Electrodes | None) -> None:
+    """HDF5 takes no name with a slash and HDMF none with a colon, which would else be found when the file is written, after the sorting."""
+    names = [] if electrodes is None else [device.name if device else "", *electrodes.group]
+    if wrong := next((name for name in names if set(name) & set("/:")), None):
+        expected = "names of device and arrays without / and :"
+        raise NwbCompactError("device", found=f"'{wrong}'", expected=expected, next_step="rename it in session.yaml or in the map")
+
+
 def _stimuli(
     recorded: Recorded, told: SessionYaml, shown: OwnStimuli, report: Callable[[str], None]
 ) -> tuple[Images, Presentations | None, Aligned | None]:
@@ -209,17 +220,23 @@ def _stimuli(
         log = log_from_words(words.time_s[marks], words.code[marks], told.stimuli)
         return *present(log, images, told.stimuli, log.onset_s, None), None
     if shown.log is not None:  # a file that holds units and log has one clock
-        return *present(shown.log, images, told.stimuli, shown.log.onset_s, None), None
+        return *_presented(shown.log, images, told, shown.log.onset_s, None, report), None
     log = read_log(told.stimuli)
     aligned = _on_the_recordings_clock(log, recorded, told.alignment)
     report(aligned.line())
     if told.alignment.check_words and told.stimuli.columns.code is None and told.alignment.method == "events":
         refuse_other_images(log.image, aligned.code)
     residual_s = aligned.residual_s if aligned.n_paired else None
-    images, presentations = present(log, images, told.stimuli, aligned.onset_s, residual_s)
+    return *_presented(log, images, told, aligned.onset_s, residual_s, report), aligned
+
+
+def _presented(
+    log: StimulusLog, images: Images, told: SessionYaml, onset_s: np.ndarray, residual_s: np.ndarray | None, report: Callable[[str], None]
+) -> tuple[Images, Presentations]:
+    images, presentations = present(log, images, told.stimuli, onset_s, residual_s)
     if len(presentations) < len(log.image):
         report(f"{len(log.image) - len(presentations)} rows of the log have no onset, so no time: they are left out")
-    return images, presentations, aligned
+    return images, presentations
 
 
 def _on_the_recordings_clock(log: StimulusLog, recorded: Recorded, settings: Alignment) -> Aligned:

@@ -291,6 +291,22 @@ def test_without_a_log_the_words_are_the_log(world):
     np.testing.assert_allclose(presentations.stop_time_s, [0.7, 1.2, 2.2])
 
 
+def test_what_is_told_of_a_device_without_electrodes_is_said_to_be_lost(world):
+    world.recorded = replace(world.recorded, recording=None, device=None, units=replace(units(), electrode_index=None))
+    world.tell(device={"name": "Neuropixels", "location": "V4"})
+    assert world.session().electrodes is None
+    assert "the source tells of no electrodes, so device (location, name) is not in the file" in world.said
+
+
+@pytest.mark.parametrize("name", ["Utah: V4", "V1/V2"])
+def test_a_device_that_cannot_be_named_so_in_a_file_is_told_before_the_work(world, monkeypatch, name):
+    monkeypatch.setattr(pipeline, "_stimuli", lambda *_: 1 / 0)
+    world.tell(device={"name": name})
+    assert refused(world.convert) == (
+        f"device: found '{name}', expected names of device and arrays without / and :. Next: rename it in session.yaml or in the map"
+    )
+
+
 @pytest.mark.parametrize("method", ["none", "events"])
 def test_a_log_that_was_forgotten_is_asked_for_where_no_word_could_replace_it(world, method):
     world.tell(stimuli={"log": None}, alignment={"method": method})

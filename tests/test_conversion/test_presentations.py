@@ -71,6 +71,12 @@ def test_offsets_are_taken_from_the_log_and_else_from_the_duration():
     np.testing.assert_allclose(shown.stop_time_s, [11.2, 12.1, 13.1])
 
 
+def test_a_row_without_an_onset_needs_no_offset():
+    log = logged("a", "b", "c", onset_s=[1, np.nan, 3], offset_s=np.array([1.2, 2.2, 3.1]))
+    _, shown = present(log, IMAGES, Stimuli(), log.onset_s, None)
+    np.testing.assert_allclose(shown.stop_time_s, [1.2, 3.1])
+
+
 def test_a_missing_offset_asks_for_the_duration():
     next_step = "expected an offset of each image. Next: set stimuli.duration_s, or name the log's column under stimuli.columns.offset"
     some = logged("a", "b", "c", offset_s=np.array([0.1, np.nan, np.nan]))

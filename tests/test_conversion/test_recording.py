@@ -2,12 +2,13 @@
 
 import json
 import pickle
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from numcodecs import VLenUTF8
 from pynwb import NWBHDF5IO, NWBFile
+from pynwb.ecephys import ElectricalSeries
 from spikeinterface import NumpySorting
 
 from nwb_compact.errors import NwbCompactError
@@ -62,7 +63,23 @@ def test_an_nwb_file_with_voltage(vendor, tmp_path):
     recorded = read_recording(tmp_path / "a.nwb")
     np.testing.assert_array_equal(recorded.recording.get_traces(), written["samples"][:600])
     assert recorded.recording.get_start_time() == 0
-    assert recorded.start_time == datetime(2024, 5, 15, 12, tzinfo=UTC)
+    assert recorded.start_time == datetime(2024, 5, 15, 12, 0, 2, 500_000, tzinfo=UTC), "its first sample is 2.5 s later than the session"
+
+
+def test_an_nwb_file_whose_voltage_begins_later_than_its_clock(tmp_path):
+    began = datetime(2024, 5, 15, 12, tzinfo=UTC)
+    nwbfile = NWBFile("a test", "test", began, timestamps_reference_time=began - timedelta(hours=1))
+    group = nwbfile.create_electrode_group("A", "an array", "V4", nwbfile.create_device("amplifier"))
+    nwbfile.add_electrode(group=group, location="V4")
+    where = nwbfile.create_electrode_table_region([0], "all")
+    nwbfile.add_acquisition(ElectricalSeries(
+        name="voltage", data=np.zeros((50, 1), np.int16), electrodes=where, starting_time=3700.0, rate=1000.0
+    ))
+    with NWBHDF5IO(tmp_path / "a.nwb", "w") as io:
+        io.write(nwbfile)
+    recorded = read_recording(tmp_path / "a.nwb")
+    assert recorded.recording.get_start_time() == 0
+    assert recorded.start_time == began + timedelta(seconds=100)
 
 
 # What is not loaded ---------------------------------------------------------------------------------------------------

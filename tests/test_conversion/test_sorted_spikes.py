@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spikeinterface import NumpySorting
+from spikeinterface import NumpyRecording, NumpySorting
 from spikeinterface.core import NpzSortingExtractor
 
 from nwb_compact.errors import NwbCompactError
@@ -301,6 +301,22 @@ def test_devices_are_read_by_their_own_modules(tmp_path, monkeypatch, suffix, mo
     assert set(asked) == {True}
     assert refused(file, keep_unsorted=False).endswith("Next: sort it, or convert its voltage, or set sorting.curation.keep_unsorted: true")
     assert asked[-1] is False
+
+
+def test_voltage_beside_sorted_units_is_neither_sorted_nor_kept(tmp_path, monkeypatch):
+    """A .plx may hold both."""
+    file = tmp_path / "a.plx"
+    file.touch()
+    voltage = NumpyRecording([np.zeros((3000, 2))], 1000.0, channel_ids=["WB01", "WB02"])
+    units = Units(("SPK02#1",), (np.array([0.5]),), electrode_index=np.array([1], np.uint32))
+    stand_in = ModuleType("plexon")
+    stand_in.read_plexon = lambda path, *, keep_unsorted: Recorded((file,), "reader", recording=voltage, units=units)
+    monkeypatch.setitem(sys.modules, "nwb_compact_conversion.sources.plexon", stand_in)
+    recorded = read(file)
+    assert recorded.recording is None
+    assert recorded.electrodes.name == ("WB01", "WB02")
+    assert recorded.units.electrode_index.tolist() == [1]
+    assert recorded.units.obs_intervals_s.tolist() == [[0, 3]], "how long the voltage ran is how long there could be spikes"
 
 
 @settings(max_examples=25, deadline=None)

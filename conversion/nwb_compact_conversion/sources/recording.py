@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def read_recording(path: Path, *, format_name: str | None = None, events_csv: Pa
             n = recording.get_num_samples(segment)
             recording.get_traces(segment, start_frame=n - 1, end_frame=n)  # so that a file that is cut is told now
         start_s = from_zero(name_channels(recording), path)
-        start_time = _start_of_nwb(path) if path.suffix.lower() == ".nwb" else None
+        start_time = _start_of_nwb(path, start_s) if path.suffix.lower() == ".nwb" else None
     events = {} if events_csv is None else read_events(events_csv, start_s)
     read = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     return Recorded(
@@ -229,7 +229,10 @@ def _by_reader(path: Path, format_name: str) -> tuple[BaseRecording, str]:
     return recording, read_by("spikeinterface", f"read_{format_name}")
 
 
-def _start_of_nwb(path: Path) -> datetime | None:
+def _start_of_nwb(path: Path, start_s: float) -> datetime | None:
+    """When the first sample was recorded, `start_s` after the moment from which the file counts its times."""
     with open_hdf5(path, locking=None) as file:  # SpikeInterface has it open
-        told = file["session_start_time"][()] if "session_start_time" in file else None
-    return None if told is None else datetime.fromisoformat(told.decode() if isinstance(told, bytes) else str(told))
+        told = next((file[name][()] for name in ("timestamps_reference_time", "session_start_time") if name in file), None)
+    if told is None:
+        return None
+    return datetime.fromisoformat(told.decode() if isinstance(told, bytes) else str(told)) + timedelta(seconds=start_s)

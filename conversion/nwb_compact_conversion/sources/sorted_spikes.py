@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
-from spikeinterface import BaseSorting
+from spikeinterface import BaseRecording, BaseSorting
 
 from nwb_compact import contract as c
 from nwb_compact.errors import NwbCompactError, nearest
 from nwb_compact.session import Units
-from nwb_compact_conversion.recorded import Recorded
+from nwb_compact_conversion.electrodes import electrodes_of
+from nwb_compact_conversion.recorded import Recorded, observed_s
 from nwb_compact_conversion.sources.phy_folder import electrodes_of_phy, read_kilosort, read_phy
 from nwb_compact_conversion.sources.recording import read_events
 
@@ -172,7 +173,13 @@ def _of_device(path: Path, name: str, *, keep_unsorted: bool) -> Recorded:
     if recorded.units is None or not len(recorded.units):
         next_step = "sort it, or convert its voltage" + ("" if keep_unsorted else ", or set sorting.curation.keep_unsorted: true")
         raise NwbCompactError(path, found="no sorted unit", expected="at least one", next_step=next_step)
-    return recorded
+    return recorded if recorded.recording is None else _without_voltage(recorded, recorded.units, recorded.recording)
+
+
+def _without_voltage(recorded: Recorded, units: Units, recording: BaseRecording) -> Recorded:
+    """Who converts sorted units wants neither to sort the voltage beside them nor to keep it."""
+    observed = observed_s(recording) if units.obs_intervals_s is None else units.obs_intervals_s
+    return replace(recorded, recording=None, electrodes=electrodes_of(recording), units=replace(units, obs_intervals_s=observed))
 
 
 def _blackrock(path: Path, keep_unsorted: bool) -> Recorded:

@@ -3,7 +3,7 @@
 Spike times come back on the recording's clock, with its gaps as gaps.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -94,6 +94,7 @@ def sort_units(
     check_settings(settings)
     _check_recording(recording, settings)
     bad: list[str] = []
+    references: set[str] = set()
     names: list[str] = []
     measured: list[Measured] = []
     arrays = arrays_of(recording)
@@ -101,6 +102,7 @@ def sort_units(
     for array in arrays:
         good, bad_here = without_bad_channels(array, settings)
         bad += bad_here
+        references.add(reference_of(good, settings))
         try:
             found = _on_whole(_found(good, settings, scratch, n_jobs, report), good)
         except NoUnits as error:
@@ -111,7 +113,8 @@ def sort_units(
         report(_said(array, good, bad_here, found, settings))
         measured.append(found)
         names += _names(found, array, recording, settings)
-    return _curated(joined(measured), names, tuple(bad), recording, settings, report)
+    found, kept_names, dropped = _curated(joined(measured), names, settings, report)
+    return Sorted(_units(found, kept_names, recording), _record(settings, bad, references) | dropped)
 
 
 def check_settings(settings: Sorting) -> None:
@@ -163,8 +166,9 @@ def _names(found: Measured, array: Array, recording: BaseRecording, settings: So
 
 
 def _curated(
-    found: Measured, names: list[str], bad: tuple[str, ...], recording: BaseRecording, settings: Sorting, report: Callable[[str], None]
-) -> Sorted:
+    found: Measured, names: list[str], settings: Sorting, report: Callable[[str], None]
+) -> tuple[Measured, list[str], dict[str, str]]:
+    """The units that meet the criteria, their names, and what was dropped."""
     n = len(names)
     keep, missed = meets(found.metrics, settings.curation)
     why = ", ".join(f"{count} by {criterion}" for criterion, count in missed.items())
@@ -175,15 +179,13 @@ def _curated(
     if found.mean_v is not None:
         check_volts(found.mean_v)
     report(f"units: {keep.sum()} of {n} kept" + (f"; dropped {why}" if why else ""))
-    kept = found.part(keep)
-    names = [name for name, one in zip(names, keep, strict=True) if one]
-    record = _record(settings, recording, bad) | {
+    kept_names = [name for name, one in zip(names, keep, strict=True) if one]
+    return found.part(keep), kept_names, {
         "sorting.units_found": str(n),
-        "sorting.units_kept": str(len(names)),
+        "sorting.units_kept": str(len(kept_names)),
         "sorting.units_dropped": why or "none",
         "sorting.spikes_dropped_at_gaps": str(found.at_seams),
     }
-    return Sorted(_units(kept, names, recording), record)
 
 
 def _units(found: Measured, names: Sequence[str], recording: BaseRecording) -> Units:
@@ -215,9 +217,8 @@ def _said(array: Array, good: Array, bad: Sequence[str], found: Measured, settin
     return f"{where}{settings.sorter} found {len(found.channel)} units on {len(good.channel)} channels{without}"
 
 
-def _record(settings: Sorting, recording: BaseRecording, bad: tuple[str, ...]) -> dict[str, str]:
+def _record(settings: Sorting, bad: Sequence[str], references: Collection[str]) -> dict[str, str]:
     upper = "no upper edge" if settings.freq_max_hz is None else f"{settings.freq_max_hz:g} Hz"
-    references = {reference_of(array, settings) for array in arrays_of(recording)}
     return {
         "sorting.sorter": settings.sorter,
         "sorting.sorter_version": sorter_version(settings),

@@ -100,7 +100,7 @@ def present(
         repeat=counted_repeats(image_index),
         is_valid=is_valid[in_time],
         start_time_s=onset_s[in_time],
-        stop_time_s=onset_s[in_time] + _durations_s(where, log, settings)[in_time],
+        stop_time_s=onset_s[in_time] + _durations_s(where, log, settings, timed)[in_time],
         alignment_residual_s=None if residual_s is None else residual_s[in_time],
     )
 
@@ -135,11 +135,14 @@ def _rows(
     return np.array([row_of[value] for value in log.image]), log.is_valid & is_shown
 
 
-def _durations_s(where: str, log: StimulusLog, settings: Stimuli) -> Float[np.ndarray, "presentation"]:
+def _durations_s(
+    where: str, log: StimulusLog, settings: Stimuli, timed: Integer[np.ndarray, "timed"]
+) -> Float[np.ndarray, "presentation"]:
+    """How long each image was on; of rows that are not `timed`, which are left out, it may be untold."""
     told_s = np.full(len(log), np.nan) if log.offset_s is None else log.offset_s - log.onset_s
     if settings.duration_s is not None:
         return np.where(np.isfinite(told_s), told_s, settings.duration_s)
-    untold = np.flatnonzero(~np.isfinite(told_s))
+    untold = timed[~np.isfinite(told_s[timed])]
     if len(untold):
         found = f"{len(untold)} of {len(log)} rows that do not tell how long the image was on (the first is row {untold[0] + 1})"
         raise NwbCompactError(where, found=found, expected="an offset of each image", next_step=SET_DURATION)
