@@ -28,13 +28,15 @@ FLAT_RESPONSE = "the unit never varied over the scored images"
 FLAT_MODEL = "a model answers every scored image the same, which explains nothing"
 FLAT_FIT = "the unit never varied over the fitting images, so nothing could be fitted"
 FEW_REPEATS = "fewer than three scored images were repeated, so what needs repeats is not known well enough"
+FEW_IMAGES = "fewer than four images were scored, so credible intervals are not known"
 NO_PREDICTION = "a model's prediction is not a number"
 NO_NOISE = "repeats agree exactly, so there is no noise to compare the signal with"
+SILENT_HALF = "in a random half of its repeats the unit never varied, so halves cannot be compared"
 NO_SIGNAL = "noise explains all variance of the averages, so there is no signal to compare with"
 
 
-MIN_REPEATED = 3
-"""Repeated images that split-half reliability needs: two correlate by force."""
+MIN_REPEATED, MIN_SCORED = 3, 4
+"""Repeated images that split-half reliability needs: two correlate by force. Images that a credible interval needs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +106,13 @@ def score_units(
         for model, prediction in models.items():
             of_model = _model_scores(np.where(fitted, prediction, 0.0).astype(float), trials, n_bootstraps=n_bootstraps, seed=seed)
             table |= {f"{model}_{name}": np.where(fitted & answered[model], values, np.nan) for name, values in of_model.items()}
-        reasons += [(NO_REPEATS, n_repeated == 0), (FEW_REPEATS, n_repeated < MIN_REPEATED)]
+        too_few = len(trials.repeats.n_repeats) < MIN_SCORED
+        reasons += [(NO_REPEATS, n_repeated == 0), (FEW_REPEATS, n_repeated < MIN_REPEATED), (FEW_IMAGES, too_few)]
     reasons += [
         (NO_PREDICTION, ~np.all(list(answered.values()), axis=0)),
         (FLAT_MODEL, np.any([np.ptp(prediction[scored], axis=0) == 0 for prediction in models.values()], axis=0)),
         (NO_NOISE, np.isnan(table["snr"]) & (table["below_snr_floor"] == 0)),
+        (SILENT_HALF, np.isnan(table["reliability"]) & (table["snr"] > 0)),
         (NO_SIGNAL, np.any([np.isnan(column) for column in table.values()], axis=0)),
     ]
     return {name: table[name] for name in score_columns(baselines)}, _first_that_holds(reasons, len(fitted))

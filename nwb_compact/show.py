@@ -13,7 +13,7 @@ from rich.text import Text
 
 from nwb_compact.address import FILE_OR_ADDRESS, Address
 from nwb_compact.cost import Cost, cost_per_neuron
-from nwb_compact.errors import NwbCompactError
+from nwb_compact.errors import NwbCompactError, counted
 from nwb_compact.nwb_results import read_results
 from nwb_compact.results import MODELS, Results, baselines_of, below_snr_floor, median, teacher_validation_r2
 from nwb_compact.results_json import INTERVAL, as_object
@@ -89,7 +89,7 @@ def _title(results: Results) -> str:
     made = f"preset {said['preset']}, seed {said.get('seed', 'unknown')}; " if "preset" in said else ""  # not where models were imported
     smaller = _text(median(results.scores["compression"]), 0)
     return (
-        f"Run {results.run_id}: {made}{len(results.unit_name)} units, {len(results.image_sha256)} images; "
+        f"Run {results.run_id}: {made}{counted(len(results.unit_name), 'unit')}, {counted(len(results.image_sha256), 'image')}; "
         f"teacher of {said.get('teacher_parameters', 'unknown')} parameters, students {smaller} times smaller (median)."
     )
 
@@ -114,7 +114,7 @@ def _table(results: Results, columns: Mapping[str, Callable[[Mapping[str, float]
 
 def _runs_table(runs: Sequence[Results]) -> Table:
     """A row a run."""
-    columns = {head: show for head, show in COLUMNS.items() if head != INTERVAL_HEAD}  # the median of intervals is no interval
+    columns = {head: show for head, show in COLUMNS.items() if head != INTERVAL_HEAD}
     return _rows("run", [results.run_id for results in runs], [_medians(results) for results in runs], columns)
 
 
@@ -131,7 +131,8 @@ def _rows(
     table.add_column(what, footer="median", overflow="fold", max_width=16)
     shown = {head: show for head, show in columns.items() if any(show(scores) != "-" for scores in rows)}
     for head, show in shown.items():
-        table.add_column(head, footer=show(medians) if medians is not None else "", justify="right", no_wrap=True)
+        median_of = None if head == INTERVAL_HEAD else medians  # the median of intervals is no interval
+        table.add_column(head, footer="" if median_of is None else show(median_of), justify="right", no_wrap=True)
     for name, scores in zip(names, rows, strict=True):
         table.add_row(Text(name), *(show(scores) for show in shown.values()))
     return table

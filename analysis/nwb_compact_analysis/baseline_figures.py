@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from nwb_compact.results import MODELS, Results, baselines_of, below_snr_floor, median
 from nwb_compact_analysis.figures import SHOWN_R2
-from nwb_compact_analysis.strips import places
+from nwb_compact_analysis.page import decimals
+from nwb_compact_analysis.strips import counted_units, places
 from nwb_compact_analysis.style import BASELINES, COLUMN_IN, GREY, STUDENT, STUDENT_MARKER, TEACHER, TEACHER_MARKER, axes_or_new, styled
 
 HEIGHT_IN = 3.0
@@ -42,18 +43,20 @@ def plot_models(results: Results, score: str = "r2", ax: Axes | None = None) -> 
     ax = axes_or_new(ax, HEIGHT_IN)
     models = (*MODELS, *baselines_of(results.scores))
     values = np.stack([results.scores[f"{model}_{score}"] for model in models], axis=1)
+    common = np.isfinite(values[:, np.isfinite(values).any(axis=0)]).all(axis=1)  # of these, or who fails for a unit would look better
+    medians = [median(values[common, x]) for x in range(len(models))]
     looks = ((TEACHER, TEACHER_MARKER), (STUDENT, STUDENT_MARKER), *(BASELINES * len(models)))
     limits = SHOWN_R2 if score == "r2_er" else (0.0, 1.0)
     for x, (colour, marker) in enumerate(looks[: len(models)]):
         _points(ax, x, values[:, x], below_snr_floor(results), colour, marker, limits)
-        ax.hlines(median(values[:, x]), x - 0.34, x + 0.34, color=colour, linewidth=2.2, zorder=4)
+        ax.hlines(medians[x], x - 0.34, x + 0.34, color=colour, linewidth=2.2, zorder=4)
     for level in (0.0, 1.0) if score == "r2_er" else ():
         ax.axhline(level, color=GREY, linewidth=0.6, zorder=0)
     ax.set(xlim=(-0.6, len(models) - 0.4), ylim=limits, ylabel=LABELS[score])
-    ax.set_xticks(range(len(models)), [f"{model}\n{_decimals(median(values[:, x]))}" for x, model in enumerate(models)])
+    ax.set_xticks(range(len(models)), [f"{model}\n{decimals(middle)}" for model, middle in zip(models, medians, strict=True)])
     ax.tick_params(axis="x", length=0)
     note = "\nopen: SNR below the floor" if below_snr_floor(results).any() else ""
-    ax.set_title(f"{np.isfinite(values).any(axis=1).sum()} units; bars and numbers are medians{note}", loc="left")
+    ax.set_title(f"{counted_units(int(common.sum()))}; bars and numbers are medians{note}", loc="left")
     return ax
 
 
@@ -88,7 +91,3 @@ def _points(
         )
     for beyond, edge, arrow in ((values < low, low, "v"), (values > high, high, "^")):
         ax.scatter(across[beyond], np.full(int(beyond.sum()), edge), s=14, marker=arrow, color=colour, zorder=3, clip_on=False)
-
-
-def _decimals(value: float) -> str:
-    return f"{value:.2f}" if np.isfinite(value) else "–"

@@ -36,7 +36,10 @@ def cost_rows(provenance: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
     on_gpu = whole.gpu_peak_bytes is not None
     heads = (*HEADS[:5], GPU_HEAD, *HEADS[5:]) if on_gpu else HEADS
     rows = ((stage.replace("_", " "), *_cells(cost, on_gpu)) for stage, cost in costs.items())
-    return (heads, *rows, ("all", *_cells(whole, on_gpu)))
+    time, flop, _, *others = _cells(whole, on_gpu)
+    known = {stage: cost for stage, cost in costs.items() if cost.flop is not None}
+    rate = _cells(_sum_of(known), on_gpu)[2] if known else MISSING  # seconds of other stages belong to none of the operations
+    return (heads, *rows, ("all", time, flop, rate, *others))
 
 
 def costs_section(results: Results) -> str:

@@ -72,7 +72,7 @@ def plot_contrast(probed: Probed, ax: Axes | None = None) -> Axes:
     if not shown.any():
         say_nothing_known(ax, "one contrast only\nwas shown")
         return ax
-    best = probed.best(shown & (probed.probes["contrast"] == probed.probes["contrast"][shown].max()))
+    best = probed.best_over_phases(shown & (probed.probes["contrast"] == probed.probes["contrast"][shown].max()))
     contrast, answers = answers_over(probed, shown & probed.like(best, "orientation_deg", "wavelength_px"), "contrast")
     ax.plot(contrast, [some.mean() for some in answers], **LINE)
     ax.set_title(f"contrast\nhalf of it at {number_of(probed, 'c50')}", loc="left")

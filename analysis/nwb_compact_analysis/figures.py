@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from nwb_compact.results import Results, below_snr_floor, median
+from nwb_compact_analysis.strips import counted_units
 from nwb_compact_analysis.style import (
     GREY,
     STUDENT,
@@ -55,7 +56,8 @@ def plot_teacher_against_student(results: Results, ax: Axes | None = None) -> Ax
     ax.set_xticks(np.linspace(0, 1, 6))
     ax.set_yticks(np.linspace(0, 1, 6))
     note = ", open: SNR below the floor" if little.any() else ""
-    ax.set_title(f"medians (lines): teacher {median(teacher):.2f}, student {median(student):.2f}\n{_units(len(teacher))}{note}", loc="left")
+    medians = f"teacher {median(teacher):.2f}, student {median(student):.2f}"
+    ax.set_title(f"medians (lines): {medians}\n{counted_units(len(teacher))}{note}", loc="left")
     return ax
 
 
@@ -124,7 +126,7 @@ def plot_filters_per_layer(results: Results, ax: Axes | None = None) -> Axes:
     ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     ax.set(xticks=layer, xlabel="layer", ylabel="spatial filters kept")
     counts = ", ".join(f"{value:g}" for value in middle)
-    ax.set_title(f"median (thick) {counts}\n{_units(len(kept))}, a thin line each", loc="left")
+    ax.set_title(f"median (thick) {counts}\n{counted_units(len(kept))}, a thin line each", loc="left")
     return ax
 
 
@@ -213,7 +215,3 @@ def _write_reason(ax: Axes, y: int, reason: str) -> None:
 
 def _legend_above(ax: Axes, columns: int = 1) -> None:
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, borderaxespad=0.2, handletextpad=0.3)
-
-
-def _units(n: int) -> str:
-    return f"{n} unit" if n == 1 else f"{n} units"

@@ -95,6 +95,7 @@ KINDS = {
     "maximizing": "maximizing",
     "maximizing, grey": "maximizing,\ngrey",
     "minimizing": "minimizing",
+    "minimizing, grey": "minimizing,\ngrey",
 }
 """Columns of the figure of made images, from natural ones to those that began as noise."""
 LINEAR_SD = 5.0
@@ -119,7 +120,7 @@ def relative_answers(
     made, start
         A row a unit of `natural_answers`. NaN where there is no such image, or the unit answers all natural images alike.
     """
-    kind = np.where((made_images["kind"] == "maximizing") & made_images["is_grey"].astype(bool), "maximizing, grey", made_images["kind"])
+    kind = np.where(made_images["is_grey"].astype(bool), np.char.add(made_images["kind"].astype(str), ", grey"), made_images["kind"])
     columns = {name: (made_images, kind == name) for name in np.unique(kind).tolist()}
     if natural_images is not None and len(natural_images):
         columns |= {name: (natural_images, (natural_images["kind"] == name) & (natural_images["rank"] == natural_images["rank"].min()))

@@ -50,7 +50,7 @@ _PITCH, _ROW_PITCH, _MADE_ROW_PITCH, _GAP = 1.06, 1.5, 1.98, 0.15
 
 @styled
 def plot_natural_images(
-    natural: Table, pixels: Pixels | None, measured: Float[np.ndarray, "image"], is_scored: Bool[np.ndarray, "image"],
+    natural: Table, pixels: Pixels | None, measured: Float[np.ndarray, "image"], is_new: Bool[np.ndarray, "image"],
     ax: Axes | None = None,
 ) -> Axes:
     """The natural images that a unit's student answers most (above) and least (below), with predicted | measured response.
@@ -63,8 +63,8 @@ def plot_natural_images(
         Of the session, read one by one; None where the file keeps only hashes.
     measured
         Repeat averages of the session's images, NaN where not measured.
-    is_scored
-        Which of the session's images no model learned from; they get an asterisk.
+    is_new
+        Which of the session's images no model learned from, whether they are scored or not; they get an asterisk.
     ax
         Where to draw; a new figure when not given.
     """
@@ -81,7 +81,7 @@ def plot_natural_images(
                 _draw_absent(ax, _elsewhere(natural, int(row)) if image is None else "no picture\nin the file", left, top)
             else:
                 draw_image(ax, np.asarray(pixels[image]), left, top)
-            response = "" if image is None else f" | {spikes_text(measured[image])}{'*' if is_scored[image] else ''}"
+            response = "" if image is None else f" | {spikes_text(measured[image])}{'*' if is_new[image] else ''}"
             ax.text(left + 0.5, top + 1.04, f"{spikes_text(answer)}{response}", ha="center", va="top", fontsize=7)
     ax.set(xlim=(-0.02, RANKS * _PITCH), ylim=(2 * _ROW_PITCH - 0.26, -0.26), aspect="equal")
     ax.set_axis_off()
@@ -155,9 +155,10 @@ def made_height_in(made: Table) -> float:
 
 
 def _made_lines(made: Table) -> list[list[tuple[str, float, Integer[np.ndarray, "image"]]]]:
-    """Title, left border and rows of each kind, line by line of `MADE_A_ROW` images at most, unless one kind alone has more."""
+    """Title, left border and rows of each kind, line by line of `MADE_A_ROW` images at most; a kind of more goes on in further lines."""
     lines: list[list[tuple[str, float, Integer[np.ndarray, "image"]]]] = [[]]
-    for title, rows in made_groups(made):
+    parts = [(title, part) for title, rows in made_groups(made) for part in np.split(rows, range(MADE_A_ROW, len(rows), MADE_A_ROW))]
+    for title, rows in parts:
         n_before = sum(len(before) for *_, before in lines[-1])
         if n_before and n_before + len(rows) > MADE_A_ROW:
             lines.append([])

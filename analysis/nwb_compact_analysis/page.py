@@ -13,6 +13,7 @@ from html import escape
 import numpy as np
 
 from nwb_compact import __version__
+from nwb_compact.errors import counted
 from nwb_compact.results import MODELS, SCORE_COLUMNS, Results, baselines_of, median
 from nwb_compact.session import Session
 from nwb_compact_analysis.cost_table import costs_section
@@ -171,9 +172,11 @@ def _how_well(results: Results) -> str:
 
 
 def _median_row(label: str, of_models: Sequence[np.ndarray]) -> str:
-    n = int(np.isfinite(of_models).all(axis=0).sum())
-    cells = "".join(f"<td>{decimals(median(scores))}</td>" for scores in of_models)
-    return f"<tr><th>{_e(label)}</th>{cells}<td>{n}</td></tr>"
+    """Over the same units for all models that have the score, or one that fails for a unit would look better without it."""
+    known = [scores for scores in of_models if np.isfinite(scores).any()]
+    common = np.isfinite(known).all(axis=0) if known else np.zeros(0, bool)
+    cells = "".join(f"<td>{decimals(median(scores[common]) if np.isfinite(scores).any() else np.nan)}</td>" for scores in of_models)
+    return f"<tr><th>{_e(label)}</th>{cells}<td>{common.sum()}</td></tr>"
 
 
 def _reasons(results: Results) -> str:
@@ -185,8 +188,8 @@ def _reasons(results: Results) -> str:
     total = len(results.unit_name)
     lines = []
     for reason, names in by_reason.items():
-        some = f"{len(names)} of {total} units ({', '.join(names[:5])}{', …' if names[5:] else ''})"
-        who = f"all {total} units" if len(names) == total else some
+        some = f"{len(names)} of {counted(total, 'unit')} ({', '.join(names[:5])}{', …' if names[5:] else ''})"
+        who = ("the unit" if total == 1 else f"all {total} units") if len(names) == total else some
         lines.append(f"<p class=note>Some scores of {_e(who)} are missing: {_e(reason)}.</p>")
     return "\n".join(lines)
 

@@ -15,6 +15,7 @@ from nwb_compact.results import Results, shared_arrays
 from nwb_compact_analysis.image_figures import OTHERS, changes_of, plot_made_answers, plot_robustness, relative_answers
 from nwb_compact_analysis.network_figures import (
     N_LAYERS,
+    of_pairs,
     p_text,
     plot_common_filters,
     plot_largest_drops,
@@ -112,12 +113,19 @@ def _consolidation(results: Results, tables: Tables) -> list[Section]:
         "alike the same layer of two units' students is (centred kernel alignment, CKA), over all pairs of units; beside it r² between "
         "the answers of two units, another measure on the same axis. The study found a fall from layer 3 to 4 (the largest one in 198 "
         "of its 219 published models), early layers of different models more alike than late ones, and answers that share little (mean "
-        f"r² 0.11). {_early_against_late(tables)}By construction layer 2 counts as many filters as layer 1, since filters are counted by "
-        "kernels, one for each map below; layers with few filters are less alike even where the few were chosen at random; and p takes "
-        f"units for independent, which those of one session and one teacher are not. {early_likeness(results)}"
+        f"r² 0.11{_mean_r2(tables)}). {_early_against_late(tables)}By construction layer 2 counts as many filters as layer 1, since "
+        "filters are counted by kernels, one for each map below; layers with few filters are less alike even where the few were chosen "
+        "at random; and p takes units for independent, which those of one session and one teacher are not. "
+        f"{early_likeness(results)}"
     )
     alt = "Layers between which the filters of each unit fall most; similarity of units' students layer by layer."
     return [Section("Consolidation of all units", text, (_panels("figure_8c_consolidation.png", alt, panels, 2.6, (1, 1)),))]
+
+
+def _mean_r2(tables: Tables) -> str:
+    """Of the answers of two units, as the study gives it: the figure shows the median."""
+    answers = of_pairs(tables["output_similarity"]["r2"]) if "output_similarity" in tables else np.empty(0)
+    return f", here {answers.mean():.2f}" if len(answers) else ""
 
 
 def _early_against_late(tables: Tables) -> str:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nwb_compact.errors import counted
 from nwb_compact.interpretation.tables import Table
 from nwb_compact.measured import measured_means
 from nwb_compact.new_folder import require_new_folder
@@ -239,7 +240,10 @@ def _scores_by_unit(results: Results, order: Sequence[int]) -> Section:
     elif not corrected.all():
         text += f" {(~corrected).sum()} of {len(corrected)} units have no such score and stand last, with the reason."
     pictures = [
-        _picture(name, f"r² of {len(part)} units.", partial(figures.plot_scores_by_unit, results, part), 0.9 + figures.ROW_IN * len(part))
+        _picture(
+            name, f"r² of {counted(len(part), 'unit')}.", partial(figures.plot_scores_by_unit, results, part),
+            0.9 + figures.ROW_IN * len(part),
+        )
         for name, part in _parts("figure_3_scores_by_unit", order, UNITS_A_FIGURE["scores"])
     ]
     return Section("Every unit", text, tuple(pictures))
@@ -283,7 +287,7 @@ def _fits_picture(name: str, results: Results, measured: Float[np.ndarray, "imag
         ax.set_axis_off()
     figure.supxlabel("predicted, spikes", fontsize=7.5)
     figure.supylabel("measured, spikes", fontsize=7.5)
-    return saved(name, f"Predicted against measured responses of {len(units)} units.", figure)
+    return saved(name, f"Predicted against measured responses of {counted(len(units), 'unit')}.", figure)
 
 
 def _filters(results: Results, order: Sequence[int]) -> Section:
@@ -295,7 +299,7 @@ def _filters(results: Results, order: Sequence[int]) -> Section:
     pictures = []
     for name, part in _parts("figure_6_first_layer_filters", order, UNITS_A_FIGURE["filters"]):
         plot = partial(unit_figures.plot_first_layer_filters, results, part)
-        alt = f"First-layer filters of {len(part)} units."
+        alt = f"First-layer filters of {counted(len(part), 'unit')}."
         pictures.append(_picture(name, alt, plot, unit_figures.filters_height_in(len(part)), PAGE_IN))
     return Section("Filters of the first layer", text, tuple(pictures))
 
@@ -312,7 +316,7 @@ def _best_and_worst(results: Results, session: Session, measured: Float[np.ndarr
     pictures = []
     for name, part in _parts("figure_7_best_and_worst_images", order, UNITS_A_FIGURE["images"]):
         plot = partial(unit_figures.plot_best_and_worst_images, results, session.images.pixels, measured, part)
-        alt = f"Images with the strongest and the weakest predicted response of {len(part)} units."
+        alt = f"Images with the strongest and the weakest predicted response of {counted(len(part), 'unit')}."
         pictures.append(_picture(name, alt, plot, unit_figures.images_height_in(len(part)), PAGE_IN))
     return Section(heading, text, tuple(pictures))
 

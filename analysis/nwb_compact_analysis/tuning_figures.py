@@ -149,6 +149,13 @@ class Probed:
         """The stimulus with the strongest answer among some."""
         return int(np.flatnonzero(among)[np.argmax(self.answers[among])])
 
+    def best_over_phases(self, among: Bool[np.ndarray, "stimulus"]) -> int:
+        """A stimulus of the kind that is answered most on average over phases, above the blank screen: so the indices choose theirs."""
+        above = np.maximum(self.answers - np.nan_to_num(self.blank), 0)
+        rows = np.flatnonzero(among)
+        kinds = [among & self.like(row, "orientation_deg", "wavelength_px", "size_px", "contrast") for row in rows.tolist()]
+        return int(rows[np.argmax([above[kind].mean() for kind in kinds])])
+
     def like(self, stimulus: int, *names: str) -> Bool[np.ndarray, "stimulus"]:
         """Which stimuli have these properties in common with one."""
         return np.all([self.probes[name] == self.probes[name][stimulus] for name in names], axis=0)
@@ -237,7 +244,7 @@ def plot_sizes(probed: Probed, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="diameter, px")
     if not shown.any():
         return _said(ax, "no grating of several sizes\nwas shown")
-    size, answers = answers_over(probed, shown & probed.like(probed.best(shown), "orientation_deg", "wavelength_px"), "size_px")
+    size, answers = answers_over(probed, shown & probed.like(probed.best_over_phases(shown), "orientation_deg", "wavelength_px"), "size_px")
     ax.plot(size, [some.mean() for some in answers], **LINE)
     ax.set_title(f"gratings of growing size\nlargest suppresses {number_of(probed, 'surround_suppression')}", loc="left")
     return ax

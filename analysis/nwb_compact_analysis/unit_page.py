@@ -305,8 +305,8 @@ def _natural(results: Results, session: Session, tables: Tables, measured: np.nd
         text += " Images that were searched beside the session's own are not in the file: of these there is only the name."
     if session.images.pixels is None:
         text += " The file keeps only hashes of its images, so there are no pictures."
-    is_scored = np.asarray(results.side) == "scored"
-    plot = partial(made_image_figures.plot_natural_images, found, session.images.pixels, measured[:, unit], is_scored)
+    is_new = ~np.isin(results.side, ("fit", "validation"))
+    plot = partial(made_image_figures.plot_natural_images, found, session.images.pixels, measured[:, unit], is_new)
     alt = "Natural images with the strongest and the weakest predicted response."
     return Section(heading, text, (_drawn("natural.png", alt, plot, made_image_figures.natural_height_in()),))
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from nwb_compact.interpretation.receptive_field import Answers, shown_at_fields
-from nwb_compact.interpretation.stimuli import RMS_CONTRAST, Stimulus, battery, columns_of, drawn
+from nwb_compact.interpretation.stimuli import RMS_CONTRAST, Stimulus, columns_of, drawn
 from nwb_compact.interpretation.tables import UNIT, Column, Table
 from nwb_compact.progress import Advance, silent
 
@@ -35,7 +35,7 @@ INDICES = {
 
 
 def probed(
-    answers: Answers, receptive_fields: Table, stimuli: Sequence[Stimulus] | None = None, *, advance: Advance = silent
+    answers: Answers, receptive_fields: Table, stimuli: Sequence[Stimulus], *, advance: Advance = silent
 ) -> Float[np.ndarray, "stimulus unit"]:
     """What every unit answers to the battery, shown about its own receptive field.
 
@@ -46,11 +46,10 @@ def probed(
     receptive_fields
         From `receptive_field.receptive_fields`; a unit without one is shown the battery in the middle.
     stimuli
-        The whole battery when not given.
+        The battery.
     advance
         Told of units.
     """
-    stimuli = battery() if stimuli is None else stimuli
     return shown_at_fields(answers, receptive_fields, partial(drawn, stimuli), advance=advance)
 
 

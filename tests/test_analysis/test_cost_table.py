@@ -19,6 +19,11 @@ def test_each_stage_has_a_row_and_what_is_missing_a_dash():
     )
 
 
+def test_the_rate_of_all_is_that_of_the_stages_whose_operations_are_known():
+    rows = cost_rows({"seconds.lessons": "90", "seconds.students": "10", "flop.students": "2e10"})
+    assert rows[-1] == ("all", "1 min 40 s", "20 GFLOP", "2 GFLOP/s", "–", "–")
+
+
 def test_a_gpu_has_a_column_of_its_own():
     heads, features, *_ = cost_rows({**RUN, "gpu_peak_bytes.students": "30000000000"})
     assert (heads[4:], features[4:]) == (("peak memory", "peak on GPU", "energy"), ("900 MB", "–", "–"))

@@ -85,6 +85,16 @@ def test_many_made_images_go_on_in_another_line_and_another_program_s_kinds_keep
     assert right <= ax.get_xlim()[1]
 
 
+def test_more_made_images_of_a_kind_than_a_line_holds_go_on_below():
+    n = 2 * made.MADE_A_ROW + 3
+    many = table(kind=["maximizing"] * n, is_grey=np.zeros(n, bool), image=np.zeros((n, 112, 112, 3), np.uint8), answer=np.ones(n),
+                 start_answer=np.zeros(n))
+    ax = made.plot_made_images(many)
+    assert len(ax.images) == n
+    assert max(image.get_extent()[1] for image in ax.images) <= ax.get_xlim()[1]
+    assert len({image.get_extent()[3] for image in ax.images}) == 3
+
+
 @pytest.mark.parametrize(("change", "steps"), [("noise", [1, 2]), ("blur", [3, 4]), ("contrast", [5])])
 def test_each_change_shows_its_own_levels_beside_the_intact_images(change, steps):
     tables = example_tables((0, 2))

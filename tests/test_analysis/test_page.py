@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from nwb_compact_analysis.baseline_figures import plot_models
 from nwb_compact_analysis.page import Picture, Section, headline, render_page
 
 VOID = {"meta", "img"}
@@ -83,6 +84,19 @@ def test_medians_of_baselines_stand_beside_those_of_teacher_and_student(make_fit
     row = text.index("noise-corrected r²", head)
     medians = [np.median(results.scores[f"{model}_r2_er"]) for model in ("teacher", "student", "ridge", "ln")]
     assert text[row + 1 : row + 6] == [*(f"{value:.2f}" for value in medians), "3"]
+
+
+def test_medians_are_over_the_same_units_or_a_model_that_fails_for_one_would_look_better(make_fit):
+    results, session = make_fit(3, baselines=("ridge", "ln"))
+    for model in ("teacher", "student", "ridge"):
+        results.scores[f"{model}_r2_er"][:] = [0.1, 0.5, 0.9]
+    results.scores["ln_r2_er"][:] = [np.nan, 0.4, 0.6]
+    text = Reader(render_page(results, session, "a.nwb", [])).text
+    row = text.index("noise-corrected r²", text.index("median over units"))
+    assert text[row + 1 : row + 6] == ["0.70", "0.70", "0.70", "0.50", "2"]
+    ax = plot_models(results, "r2_er")
+    assert [label.get_text().split()[1] for label in ax.get_xticklabels()] == ["0.70", "0.70", "0.70", "0.50"]
+    assert ax.get_title(loc="left").startswith("2 units;")
 
 
 def test_every_unit_has_a_row_with_its_numbers(make_fit):

@@ -265,14 +265,15 @@ def test_units_that_were_never_measured_still_show_how_far_their_answers_move(cl
 
 
 def test_answers_are_in_sds_from_natural_ones_and_averaged_over_the_images_of_a_unit(close_figures):
-    made = table(unit=[3, 3, 3, 8], kind=["maximizing", "maximizing", "maximizing", "minimizing"], is_grey=[False, False, True, False],
-                 answer=[9.0, 11.0, 5.0, -3.0], start_answer=[2.0, 4.0, 1.0, 0.0])
+    kind = [*["maximizing"] * 3, "minimizing", *["minimizing"] * 2]
+    made = table(unit=[3, 3, 3, 8, 3, 3], kind=kind, is_grey=[False, False, True, False, False, True],
+                 answer=[9.0, 11.0, 5.0, -3.0, -1.0, 0.0], start_answer=[2.0, 4.0, 1.0, 0.0, 1.0, 1.0])
     natural = table(unit=[3, 8], mean_answer=[1.0, 2.0], sd_answer=[2.0, 0.0])
     extremes = table(unit=[3, 3, 8, 8], kind=["natural-strongest"] * 4, rank=[1, 0, 0, 1], answer=[5.0, 7.0, np.nan, np.nan])
     kinds, answers, starts = image_figures.relative_answers(made, natural, extremes)
-    assert kinds == ["natural-strongest", "maximizing", "maximizing, grey", "minimizing"]
-    np.testing.assert_array_equal(answers, [[3.0, 4.5, 2.0, np.nan], [np.nan] * 4])  # unit 8 answers all natural images alike
-    np.testing.assert_array_equal(starts, [[np.nan, 1.0, 0.0, np.nan], [np.nan] * 4])
+    assert kinds == ["natural-strongest", "maximizing", "maximizing, grey", "minimizing", "minimizing, grey"]
+    np.testing.assert_array_equal(answers, [[3.0, 4.5, 2.0, -1.0, -0.5], [np.nan] * 5])  # unit 8 answers all natural images alike
+    np.testing.assert_array_equal(starts, [[np.nan, 1.0, 0.0, 0.0, 0.0], [np.nan] * 5])
     ax = image_figures.plot_made_answers(kinds, answers, starts)
     assert ax.get_title(loc="left").startswith("1 of 2 units;")
 

@@ -6,6 +6,7 @@ from matplotlib.patches import Circle
 from nwb_compact.interpretation.stimuli import COLOURS, GREY
 from nwb_compact.interpretation.tables import Table
 from nwb_compact_analysis import tuning_figures as tuning
+from nwb_compact_analysis.field_figures import plot_contrast
 from nwb_compact_analysis.style import STUDENT
 from tests.test_analysis.interpreted import BLANK, DOT_PX, LEAST, constant, example_tables, table
 
@@ -95,6 +96,19 @@ def test_dots_that_lie_beside_the_middle_are_left_out_of_the_size_curve(tables, 
     bright, dark = (line.get_ydata() for line in ax.lines if len(line.get_xdata()) == len(DOT_PX))
     np.testing.assert_allclose(bright, [BLANK + 0.5, BLANK + 1.0, BLANK + 0.25])
     np.testing.assert_allclose(dark, [BLANK + 2.0, BLANK + 4.0, BLANK + 1.0])
+
+
+@pytest.mark.parametrize(("family", "axis", "plot"), [("surround", "size_px", tuning.plot_sizes), ("contrast", "contrast", plot_contrast)])
+def test_curves_over_sizes_and_contrasts_are_of_the_grating_that_their_index_is_of(family, axis, plot):
+    """One grating is answered most at one phase, the other on average over phases, by which the index chooses."""
+    rows = [(angle, phase, level) for angle in (0.0, 90.0) for phase in (0.0, 90.0, 180.0, 270.0) for level in (0.5, 1.0)]
+    answers = [BLANK, *(BLANK + level * ((10.0 if phase == 0 else 0.0) if angle == 0 else 6.0) for angle, phase, level in rows)]
+    angle, phase, level = (np.array([np.nan, *values]) for values in zip(*rows, strict=True))
+    one = np.ones(1 + len(rows))
+    probes = {"family": ["blank", *[family] * len(rows)], "orientation_deg": angle, "wavelength_px": 7 * one, "phase_deg": phase,
+              "size_px": one, "contrast": one, axis: level}
+    ax = plot(tuning.Probed(table(**probes), np.array(answers), {"surround_suppression": 0.0, "c50": 0.5}))
+    np.testing.assert_allclose(ax.lines[-1].get_xydata(), [[0.5, BLANK + 3], [1.0, BLANK + 6]])
 
 
 def test_curves_are_those_of_the_polarity_that_drives_most(probed):

@@ -57,6 +57,8 @@ def test_scores_fall_with_what_a_unit_cares_about():
     assert found["r2"].shape == (1 + sum(map(len, LEVELS.values())), 2)
     np.testing.assert_allclose(found["answer_r2"][change == "none"], 1)
     assert (found["answer_r2"][change == "contrast"] > 0.999).all()
+    covered = found["answer_r2"][change == "occlusion"]
+    assert (np.diff(np.vstack([np.ones(2), covered]), axis=0) < 0).all(), "the more is covered, the less is left"
     np.testing.assert_allclose(found["r2"][0], np.corrcoef(mean_level(IMAGES, [0])[:, 0], measured[:, 0])[0, 1] ** 2, atol=0.1)
 
 

@@ -240,6 +240,12 @@ def test_a_file_without_a_run_or_without_pixels(tmp_path, run):
     done = run(tmp_path / "bare.nwb")
     assert done.exit_code == 1
     assert "no fitted run" in done.output
+    hashes = replace(session, images=replace(session.images, pixels=None))
+    write_session(hashes, tmp_path / "hashes.nwb")
+    write_results(replace(example_results(hashes), students=(example_student(),) * 2), tmp_path / "hashes.nwb")
+    done = run(tmp_path / "hashes.nwb")
+    assert done.exit_code == 1
+    assert "found hashes instead of images, expected pixels to show students" in done.output
 
 
 def test_a_part_of_the_units_does_not_drop_the_others_unasked(fitted, run, tmp_path):

@@ -9,6 +9,7 @@ from nwb_compact.results import MODEL_SCORES, SCORE_COLUMNS, score_columns
 from nwb_compact.scores import feve, r2_er, single_trial_correlation
 from nwb_compact.scoring import (
     AVERAGES_ONLY,
+    FEW_IMAGES,
     FEW_REPEATS,
     FLAT_FIT,
     FLAT_MODEL,
@@ -17,6 +18,7 @@ from nwb_compact.scoring import (
     NO_PREDICTION,
     NO_REPEATS,
     NO_SIGNAL,
+    SILENT_HALF,
     Predictions,
     score_units,
 )
@@ -245,6 +247,27 @@ def test_two_repeated_images_tell_too_little_of_reliability():
     scores, reason = scored(from_counts(count, image), predictions)
     assert reason == (FEW_REPEATS,) * N_UNITS
     assert np.isnan(scores["reliability"]).all()
+
+
+def test_three_scored_images_have_no_credible_interval():
+    responses, predictions = world()
+    sides = tuple("scored" if image in (100, 101, 102) else "fit" for image in range(N_IMAGES))
+    scores, reason = scored(responses, predictions, sides)
+    assert reason == (FEW_IMAGES,) * N_UNITS
+    assert np.isnan(scores["student_r2_er_ecci_low"]).all()
+
+
+def test_a_unit_whose_halves_may_be_silent_has_a_signal_and_no_reliability():
+    """It answers one image in two of three presentations, and nothing else."""
+    responses, predictions = world(repeats=(3,))
+    count = responses.count.copy()
+    count[SCORED[responses.image_of_count], 1] = 0
+    count[np.flatnonzero(responses.image_of_count == 60)[:2], 1] = 1
+    scores, reason = scored(from_counts(count, responses.image_of_count), predictions)
+    assert scores["snr"][1] > 0
+    assert np.isfinite(scores["student_r2_er"][1])
+    assert np.isnan(scores["reliability"][1])
+    assert reason == ("", SILENT_HALF, "", "")
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
