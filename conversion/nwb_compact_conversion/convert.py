@@ -111,6 +111,8 @@ def convert_recorded(
         recording, electrodes, device, keep_voltage=told.device.keep_voltage
     )
     units, sorting = _units(recorded, recording, told, scratch=scratch, n_jobs=n_jobs, stub_s=stub_s, report=report)
+    if electrodes is not None and len(units) and units.electrode_index is None:
+        report(f"not every unit is known to lie on one of the {len(electrodes.name)} electrodes, so the file tells the electrode of none")
     response_units, counts = respond(units, presentations, told.responses, seed=seed, report=report)
     if presentations is not None and counts is None:
         report("there are no units, so the file will hold no responses and cannot be fitted")

@@ -298,6 +298,16 @@ def test_what_is_told_of_a_device_without_electrodes_is_said_to_be_lost(world):
     assert "the source tells of no electrodes, so device (location, name) is not in the file" in world.said
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_electrodes_that_the_units_do_not_name_are_told(world, known):
+    world.recorded = world.recorded if known else replace(world.recorded, units=replace(units(), electrode_index=None))
+    session = world.session()
+    assert len(session.electrodes.name) == 2
+    assert (session.units.electrode_index is not None) == known
+    said = "not every unit is known to lie on one of the 2 electrodes, so the file tells the electrode of none"
+    assert (said in world.said) != known
+
+
 @pytest.mark.parametrize("name", ["Utah: V4", "V1/V2"])
 def test_a_device_that_cannot_be_named_so_in_a_file_is_told_before_the_work(world, monkeypatch, name):
     monkeypatch.setattr(pipeline, "_stimuli", lambda *_: 1 / 0)
