@@ -129,7 +129,7 @@ class Student(Stage):
 class Distill(Stage):
     """Students learn the teacher's answers, not the recordings."""
 
-    images_seen: int = Field(150_000, ge=100)
+    images_seen: int = Field(120_000, ge=100)
     """Images in the first training, views counted each; the study: 12 million. In simulation a third to a half of all images here, and the
     others after pruning, did alike, and a fifth less well (docs/measured.md)."""
     learning_rate: float = Field(3e-3, gt=0)
@@ -198,7 +198,7 @@ class Prune(Stage):
     images: int = Field(1000, ge=50)
     """Lessons on which variances are measured, and as many others (where there are so many) on which `tolerance` judges; the study
     measured 5,000."""
-    images_seen: int = Field(200_000, ge=100)
+    images_seen: int = Field(170_000, ge=100)
     """Images in the retraining after layers 2 to 5 are pruned; the study repeated the whole training."""
     learning_rate: float = Field(3e-3, gt=0)
     """As that of the first training, at the start of the retraining."""

@@ -68,7 +68,7 @@ def n_views(n_pictures: int, settings: config.Fit) -> int:
     Examples
     --------
     >>> [n_views(n, config.configure()) for n in (16_000, 100_000, 1_000_000)]
-    [8, 4, 1]
+    [8, 3, 1]
     >>> n_views(100_000, config.configure(changes={"prune": {"tolerance": (0.05,)}}))  # which retrains once a rung
     8
     """

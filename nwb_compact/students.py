@@ -23,9 +23,11 @@ from nwb_compact.training import derived_seed
 from nwb_compact.work import Work
 
 Students = tuple[StudentWeights, ...]
-FIXED_LAYERS = 2
-"""Layers that learn no more once units part: nothing need flow back through their large maps, which cost most. They are common to all until
-layer 1 is pruned, and layer 2, then each unit's own, stays as it was refitted."""
+FIXED_SHARED = 1
+"""Layers that learn no more once units part: nothing need flow back through the maps of layer 1, the largest, which cost most. Layer 2,
+common to all until layer 1 is pruned, learns on."""
+FIXED_OWN = 2
+"""Layers that learn no more once layer 1 is pruned: layer 2, then each unit's own, stays as it was refitted."""
 
 
 def fit_students(taught: Lessons, name: str, settings: config.Fit, work: Work, *, seed: int) -> Mapping[float | None, Students]:
@@ -136,9 +138,9 @@ class _Training:
                 student = self._settings.student
                 bank = specialise(bank, some, student.most_late_filters, how, readout=student.readout, device=work.device)
             with work.timed("retraining"):
-                bank = self._trained(bank.fix(FIXED_LAYERS), f"retraining{numbered}", pruning.images_seen, pruning.learning_rate)
+                bank = self._trained(bank.fix(FIXED_SHARED), f"retraining{numbered}", pruning.images_seen, pruning.learning_rate)
             with work.timed("pruning"):
-                last = narrow(bank, some, how, device=work.device).fix(FIXED_LAYERS)
+                last = narrow(bank, some, how, device=work.device).fix(FIXED_OWN)
             with work.timed("retraining"):
                 last = self._trained(last, f"last retraining{numbered}", pruning.last_images_seen, pruning.last_learning_rate)
             yield last.cut(self._taught.scale, self._taught.offset)
