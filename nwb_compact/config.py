@@ -59,8 +59,8 @@ class Teacher(Stage):
     """`conv`: trained from scratch on the session. Frozen: `vone` (Gabor filters), `hf:FOLDER` or `hf:OWNER/MODEL` (a network of
     transformers), `torch:MODULE:FACTORY` (any torch network; see examples/)."""
     layer: str = "auto"
-    """Layer of a frozen backbone of several; `auto`: the one from which ridge predicts validation images best. The study: `stage3` of
-    ResNet-50."""
+    """Layer of a frozen backbone of several; `auto`: the one from which ridge predicts validation images best. Nearest to
+    the study's: `stage3` of ResNet-50."""
     vone_visual_degrees: float = Field(8.0, gt=0)
     """Width of the images in degrees of visual angle, which the `vone` backbone must know; 8 in the published block."""
     members: int = Field(5, ge=1)
@@ -130,8 +130,8 @@ class Distill(Stage):
     """Students learn the teacher's answers, not the recordings."""
 
     images_seen: int = Field(120_000, ge=100)
-    """Images in the first training, views counted each; the study: 12 million. In simulation a third to a half of all images here, and the
-    others after pruning, did alike, and a fifth less well (docs/measured.md)."""
+    """Images in the first training, views counted each; the study: 12 million. In simulation it made no difference whether a third or a
+    half of all images came before pruning; a fifth was worse (docs/measured.md)."""
     learning_rate: float = Field(3e-3, gt=0)
     """Adam step size of biases and readouts, decayed along a cosine; filters change by twice this share of their norm a step
     (docs/methods.md). The study: 1e-4 over 190,000 steps, Adam for all."""
@@ -181,7 +181,7 @@ class Prune(Stage):
     ladder: Ladder = (0.98, 0.95, 0.9, 0.8, 0.6, 0.3, 0.1)
     """`kept_variance` of the students among which `tolerance` chooses, each pruned from the one before and retrained, until no unit is
     within the largest tolerance. Where it ended with 0.6, most simulated edge, colour and texture neurons still were, and with 0.2 edge
-    neurons (docs/measured.md)."""
+    neurons (docs/measured_earlier.md)."""
     min_filters: int = Field(3, ge=1)
     """Fewest filters a layer keeps."""
     last_layer_r2: float = Field(0.98, gt=0, le=1)
@@ -190,11 +190,11 @@ class Prune(Stage):
     (docs/measured.md); with a dense one it costs 784. Further down the `ladder` it falls by the same power as `kept_variance`."""
     max_parameters: int = Field(12_500, ge=1000)
     """A student above this is pruned on, counted with all filters of layer 1, which are pruned last, until it has the fewest
-    filters (`min_filters`). The published median is 12,469 after that."""
+    filters (`min_filters`). The published median is 12,469 after that, with BatchNorm."""
     kept_first: float = Field(0.998, gt=0, le=1)
     """`kept_variance` for the filters of layer 1, which go last and after which little is trained: before weights were sparse, simulated
     students lost 0.0006 of r2 with 0.995 and 0.0022 with 0.98, which leaves out 6 filters more; sparse weights need more
-    (docs/measured.md). Further down the `ladder` it falls by the same power as `kept_variance`: 0.796 beside 0.1."""
+    (docs/measured_earlier.md). Further down the `ladder` it falls by the same power as `kept_variance`: 0.796 beside 0.1."""
     images: int = Field(1000, ge=50)
     """Lessons on which variances are measured, and as many others (where there are so many) on which `tolerance` judges; the study
     measured 5,000."""
@@ -230,6 +230,8 @@ class Fit(Stage):
     """One whole fit."""
 
     preset: str = "standard"
+    """quick: minutes on two cores, to see that all is well. standard: the default, about an hour for 30 units on two cores. paper: the
+    study's widths and lengths, for a GPU, a frozen backbone and many `--images`; students still learn together until they are pruned."""
     seed: int = Field(0, ge=0)
     """Everything random derives from it: same seed, same machine, same bytes of scores (on a GPU to the rounding of its sums)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -322,8 +324,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         },
     },
 }
-"""quick: minutes on two cores, to see that all is well. standard: the default. paper: the study's widths and lengths, for a GPU, a
-frozen backbone and many `--images`; students still learn together until they are pruned."""
 
 
 def configure(preset: str = "standard", file: Path | None = None, changes: Mapping[str, Any] | None = None) -> Fit:

@@ -2,7 +2,7 @@
 
 A member is a trunk (only where there is no frozen backbone), a small convolutional core and one readout a session. Members never
 meet: convolutions are grouped by member. How many members a call computes is the caller's choice and does not change their answers:
-a GPU is filled by all at once, while a CPU is fastest with one after the other, whose maps stay in its cache (docs/measured.md).
+a GPU is filled by all at once, while a CPU is fastest with one after the other, whose maps stay in its cache.
 """
 
 import re

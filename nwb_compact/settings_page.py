@@ -11,7 +11,7 @@ _HEAD = """# Settings
 
 Written by `python -m nwb_compact.settings_page > docs/configuration.md` from `nwb_compact/config.py`; change that file, not this one.
 
-A fit starts from a preset (`--preset quick`, `standard` or `paper`). `--config FILE.toml` changes any setting by the names below:
+A fit starts from a preset (`--preset`). {presets} `--config FILE.toml` changes any setting by the names below:
 
 ```toml
 seed = 3
@@ -32,7 +32,8 @@ def settings_page() -> str:
     >>> print([line for line in settings_page().splitlines() if line.startswith("| `members`")][0][:29])
     | `members` | 2 | 5 | 25 | Ne
     """
-    return "\n".join([_HEAD, *_tables("", Fit), *_interpretation()]) + "\n"
+    head = _HEAD.format(presets=_one_line(Fit.model_fields["preset"].description))
+    return "\n".join([head, *_tables("", Fit), *_interpretation()]) + "\n"
 
 
 def _tables(prefix: str, stage: type[Stage]) -> Iterator[str]:

@@ -33,7 +33,7 @@ CONV_RATE = 0.3
 PREDICTION_BATCH = 128
 """Images a step when predicting; does not change the predictions."""
 MEMBERS_TOGETHER = {"cpu": 1, "cuda": 32}
-"""Members computed at once: on a CPU the maps of one stay in its cache, a GPU wants many (docs/measured.md)."""
+"""Members computed at once: on a CPU the maps of one stay in its cache, a GPU wants many."""
 STANDARDISED_BY = 200
 """Images of each session from which the spread of a backbone's channels is taken."""
 SMALLEST_RATE = 1e-3

@@ -18,7 +18,7 @@ from nwb_compact.interpretation.tables import UNIT, Column, Table
 
 CRITERIA = {"colour": 0.2, "edge": 0.5, "curvature": 0.4, "dot": 0.33, "texture": 0.45}
 """Least index for each label. Ours: between the values of the simulated neurons of seeds 100 to 105 that have the preference and those
-that have not, which lie apart (docs/measured.md)."""
+that have not; how often labels are right is in docs/measured.md."""
 MARGIN = 1.1
 """By how much the best index over its criterion must exceed the next one."""
 LEAST_DRIVE = 0.2
