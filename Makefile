@@ -50,7 +50,7 @@ test: env
 	echo "== all checks passed"
 
 demo: env
-	@mkdir -p demo
+	@rm -rf demo && mkdir demo
 	$(BIN)/nwb-compact simulate $(SESSION) --units 8 --images 600 --repeats 6 --seed 1 --overwrite
 	$(BIN)/nwb-compact fit $(SESSION) --preset quick
 	$(BIN)/nwb-compact report $(SESSION) -o demo/report --overwrite

@@ -11,7 +11,6 @@ import click
 import numpy as np
 from jaxtyping import Integer
 
-from nwb_compact import __version__
 from nwb_compact.backbones import OURS
 from nwb_compact.config import Interpret, flat, interpretation
 from nwb_compact.errors import NwbCompactError, counted, nearest
@@ -29,7 +28,7 @@ from nwb_compact.new_folder import require_new_folder
 from nwb_compact.nwb_interpretation import read_interpretation, write_interpretation
 from nwb_compact.nwb_results import read_results
 from nwb_compact.nwb_session import open_session
-from nwb_compact.provenance import command_line, world
+from nwb_compact.provenance import command_line, program, world
 from nwb_compact.results import Results, are_same_students
 from nwb_compact.safe_write import require_writable
 from nwb_compact.several_values import SeveralValues
@@ -72,8 +71,8 @@ def command(
         _require_none_lost(file, results, rows)
     teacher, not_asked = _teacher_of(results, rows, backbone)
     subject = _subject(file, results, rows, images, seed, quiet, teacher, visual_degrees(results.provenance) if vone else None)
-    decisive = [results.run_id, _digest(subject, results), repr(settings), seed, subject.pool.sha256, __version__]
-    with work_folder(file, ["interpret", *decisive], resume=resume) as folder:
+    decisive = [results.run_id, _digest(subject, results), repr(settings), seed, subject.pool.sha256, program()]
+    with work_folder(file, ["interpret", *decisive], resume=resume, what="interpretation") as folder:
         work = Work("cpu", folder, quiet)
         for line in not_asked:  # before the long work, which one may want to stop then
             click.echo(f"{file}: {line}")

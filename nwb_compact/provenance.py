@@ -85,7 +85,7 @@ def _shareable(word: str) -> str:
 
 
 def input_hash(responses: Responses) -> str:
-    """SHA-256 of what a fit reads of a session: units, images, averages. Results written into the file do not change it.
+    """SHA-256 of what a fit reads of a session: units, images, averages, repeats, single counts. Results in the file do not change it.
 
     Examples
     --------
@@ -95,8 +95,21 @@ def input_hash(responses: Responses) -> str:
     64
     """
     digest = sha256("\n".join((*responses.unit_name, *responses.image_sha256)).encode())
-    digest.update(np.ascontiguousarray(responses.mean, dtype="<f8").tobytes())
+    for numbers in (responses.mean, responses.n_repeats, responses.count, responses.image_of_count):
+        if numbers is not None:
+            digest.update(str(numbers.shape).encode() + np.ascontiguousarray(numbers, dtype="<f8").tobytes())
     return digest.hexdigest()
+
+
+def program() -> list[object]:
+    """What must be the same where half-finished work is gone on with: the program, its commit, and torch.
+
+    Examples
+    --------
+    >>> program()[0] == __version__
+    True
+    """
+    return [__version__, _version("torch"), commit()]
 
 
 def _version(package: str) -> str:

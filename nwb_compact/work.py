@@ -26,6 +26,7 @@ IMAGES = "images"
 
 LOCK = "lock"
 """In a work folder: locked while a process works there."""
+COSTS, RUN_ID = "costs.json", "run_id"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Work:
     def timed(self, name: str) -> Iterator[None]:
         """Add what is spent inside to the cost of a stage, over all resumptions; stages do not stand inside each other."""
         costs = self.costs()
-        before, path = costs.get(name), self.path("costs.json")
+        before, path = costs.get(name), self.path(COSTS)
 
         def keep(spent: Cost) -> None:
             costs[name] = spent if before is None else before + spent
@@ -72,7 +73,7 @@ class Work:
 
     def costs(self) -> dict[str, Cost]:
         """Of each stage, in the order in which they began."""
-        path = self.path("costs.json")
+        path = self.path(COSTS)
         return {stage: Cost(**cost) for stage, cost in json.loads(path.read_text(encoding="utf-8")).items()} if path.exists() else {}
 
     def spent(self) -> dict[str, str]:
@@ -82,7 +83,7 @@ class Work:
 
     def run_id(self, given: str | None, default: str) -> str:
         """The name of the run: the one that is given now, else the same as before the fit was resumed, else the default."""
-        path = self.path("run_id")
+        path = self.path(RUN_ID)
         if given is not None or not path.exists():
             with written_whole(path) as beside:
                 beside.write_text(given or default, encoding="utf-8")
@@ -97,8 +98,8 @@ class Work:
 
 
 @contextmanager
-def work_folder(beside: Path, decisive: object, *, resume: bool) -> Iterator[Path]:
-    """The folder of the fit that `decisive` names, for this process alone within the block; emptied first unless the fit is resumed.
+def work_folder(beside: Path, decisive: object, *, resume: bool, what: str = "fit") -> Iterator[Path]:
+    """The folder of the work that `decisive` names, for this process alone within the block.
 
     Parameters
     ----------
@@ -108,11 +109,14 @@ def work_folder(beside: Path, decisive: object, *, resume: bool) -> Iterator[Pat
         Everything that decides the scores, as JSON can hold it.
     resume
         Go on with what is there.
+    what
+        What a message calls the work.
 
     Raises
     ------
     NwbCompactError
-        If there is nothing to resume, or the same fit runs in another process.
+        If there is nothing to resume, if there is something and it is not asked for (it may have taken hours), or if the same work
+        runs in another process.
 
     Examples
     --------
@@ -124,15 +128,18 @@ def work_folder(beside: Path, decisive: object, *, resume: bool) -> Iterator[Pat
     key = sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
     folder = _fits_folder(beside) / key
     if resume and not folder.exists():
-        expected = f"{folder}, left by a fit of the same data with the same settings"
-        raise NwbCompactError("--resume", found="no stopped fit", expected=expected, next_step="leave --resume out")
+        expected = f"{folder}, left by the same data and settings"
+        raise NwbCompactError("--resume", found=f"no stopped {what}", expected=expected, next_step="leave --resume out")
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / LOCK
     lock.touch()
     found, next_step = "the same work under way in another process", "wait for its end, or change --seed for a run beside it"
     with sole_access(lock, 0.0, found=found, next_step=next_step):
-        for path in [] if resume else [path for path in folder.iterdir() if path != lock]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not resume and any(path.is_file() and path.name not in (LOCK, COSTS, RUN_ID) for path in folder.rglob("[!.]*")):
+            next_step = f"add --resume to go on with it, or remove {folder} to begin anew"
+            raise NwbCompactError(beside, found=f"the same {what}, stopped before its end", expected="none yet", next_step=next_step)
+        for name in [] if resume else [COSTS, RUN_ID]:  # of work that was stopped before it had anything
+            folder.joinpath(name).unlink(missing_ok=True)
         yield folder
 
 

@@ -53,10 +53,13 @@ def test_a_checkout_gives_its_commit_and_whether_it_was_changed(monkeypatch, tmp
     assert record(configure(), "", {})["working_tree"] == "clean"
 
 
-@pytest.mark.parametrize("change", ["unit_name", "image_sha256", "mean"])
+@pytest.mark.parametrize("change", ["unit_name", "image_sha256", "mean", "n_repeats", "count", "image_of_count"])
 def test_the_input_hash_changes_with_what_is_fitted(change):
     responses = responses_of(example_session())
-    other = {"unit_name": ("unit-1", "unit-3"), "image_sha256": responses.image_sha256[::-1], "mean": responses.mean + np.eye(24, 2)}
+    other = {
+        "unit_name": ("unit-1", "unit-3"), "image_sha256": responses.image_sha256[::-1], "mean": responses.mean + np.eye(24, 2),
+        "n_repeats": responses.n_repeats + 1, "count": responses.count[::-1], "image_of_count": responses.image_of_count[::-1],
+    }
     assert input_hash(replace(responses, **{change: other[change]})) != input_hash(responses)
 
 

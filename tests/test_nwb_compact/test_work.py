@@ -80,12 +80,30 @@ def test_the_folder_is_named_by_all_that_decides(tmp_path):
     assert made(session, {"seed": 0}, resume=True) in folders
 
 
-def test_without_resume_what_was_left_is_thrown_away_and_with_it_kept(tmp_path):
+@pytest.mark.parametrize("what", ["fit", "interpretation"])
+@pytest.mark.parametrize("left", ["teacher_0.pt", "K5/students_0.pt"])
+def test_what_was_left_is_kept_and_without_resume_nothing_begins(left, what, tmp_path):
+    """It may have taken hours."""
+    session = tmp_path / "session.nwb"
+    folder = made(session, 1)
+    (folder / left).parent.mkdir(exist_ok=True)
+    (folder / left).write_bytes(b"x")
+    told = f"found the same {what}, stopped before its end, .* add --resume to go on with it, or remove {folder} "
+    with pytest.raises(NwbCompactError, match=told), work_folder(session, 1, resume=False, what=what):
+        pytest.fail("begun anew")
+    assert (made(session, 1, resume=True) / left).read_bytes() == b"x"
+
+
+def test_work_that_was_stopped_before_it_had_anything_begins_anew(tmp_path):
     folder = made(tmp_path / "session.nwb", 1)
-    (folder / "teacher_0.pt").write_bytes(b"x")
-    (folder / "run").mkdir()
-    assert (made(tmp_path / "session.nwb", 1, resume=True) / "teacher_0.pt").exists()
-    assert [path.name for path in made(tmp_path / "session.nwb", 1).iterdir()] == ["lock"]
+    work_in(folder).run_id("old", "")
+    with work_in(folder).timed("teacher"):
+        pass
+    (folder / ".answers_0.npy.writing-host-7").touch()
+    (folder / "K5").mkdir()
+    assert made(tmp_path / "session.nwb", 1) == folder
+    assert work_in(folder).run_id(None, "new") == "new"
+    assert work_in(folder).costs() == {}
 
 
 def test_nothing_to_resume_is_said(tmp_path):
