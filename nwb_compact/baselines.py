@@ -124,7 +124,7 @@ def direct(
     Examples
     --------
     >>> images = np.random.default_rng(0).integers(0, 256, (30, 112, 112, 3), np.uint8)
-    >>> shape, settings = BankShape(2, (3, 3, 2, 2, 2), 2), config.Baselines(epochs=1)
+    >>> shape, settings = BankShape(2, (3, 3, 2, 2, 2), 2), config.Baselines(epochs=1, least_steps=1)
     >>> direct(images, images[:, :2, 0, 0].astype(float), np.arange(20), np.arange(20, 25), shape, settings, seed=0).shape
     (30, 2)
     """
@@ -140,7 +140,7 @@ def direct(
     def batches(epoch: int) -> Iterator[Batch]:
         rng = np.random.default_rng(derived_seed(seed, "batches", epoch))
         order = rng.permutation(fit_images)
-        for rows in np.array_split(order, max(1, round(len(order) / settings.batch_images))):
+        for rows in np.array_split(order, _steps(len(order), settings)):
             yield rows, shifted(images[rows], settings.shift_px, rng)
 
     def loss(part: Batch) -> Tensor:
@@ -154,9 +154,27 @@ def direct(
 
     if fitted.any():
         task = Task(bank, parameter_groups(bank), batches, loss, validate=validate)
-        train(task, Plan(settings.epochs, settings.learning_rate, WARM_UP_STEPS), seed=seed, checkpoint=checkpoint, advance=advance)
+        plan = Plan(direct_epochs(len(fit_images), settings), settings.learning_rate, WARM_UP_STEPS)
+        train(task, plan, seed=seed, checkpoint=checkpoint, advance=advance)
     prediction = standardised_answers(bank, images, device) * scale + offset
     return np.where(fitted, prediction, np.nan_to_num(mean_of_known(both))).astype(np.float32)
+
+
+def direct_epochs(n_images: int, settings: config.Baselines) -> int:
+    """Epochs of the direct fit of so many fitting images.
+
+    Examples
+    --------
+    >>> settings = config.Baselines(epochs=12, least_steps=300, batch_images=16)
+    >>> direct_epochs(510, settings), direct_epochs(85, settings)
+    (12, 60)
+    """
+    return max(settings.epochs, -(-settings.least_steps // _steps(n_images, settings)))
+
+
+def _steps(n_images: int, settings: config.Baselines) -> int:
+    """Of an epoch."""
+    return max(1, round(n_images / settings.batch_images))
 
 
 def meanings(settings: config.Baselines, *, frozen_backbone: bool) -> dict[str, str]:

@@ -205,7 +205,7 @@ class Prune(Stage):
     last_images_seen: int = Field(2_000, ge=100)
     """Images in the retraining after layer 1 is pruned."""
     last_learning_rate: float = Field(3e-4, gt=0)
-    """The same at the start of that."""
+    """The same for that; where it has few steps it is not reached, as the rate rises over the first 100."""
 
 
 class Baselines(Stage):
@@ -217,6 +217,8 @@ class Baselines(Stage):
     """Side of the images as `ln` sees them, pixels. On validation images of 190923, 14, 28 and 56 did the same."""
     epochs: int = Field(12, ge=1)
     """Direct fit: passes over the fitting images, after which the one that erred least on validation images is kept."""
+    least_steps: int = Field(300, ge=1)
+    """Direct fit: steps at least, as few images are passed over more often; over the first 100 the learning rate rises."""
     learning_rate: float = Field(1e-3, gt=0)
     """Direct fit: step size, decayed along a cosine. On validation images of 190923 r2 was 0.223; 18 epochs gave 0.222, a step of 3e-3
     and 8 epochs 0.201 (all before filters were moved as matrices)."""

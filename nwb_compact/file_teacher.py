@@ -31,12 +31,6 @@ class FileTeacher:
     """What the run says of its answers, where they are not expected counts."""
 
     @property
-    def n_parameters(self) -> int:
-        """Numbers that all networks hold together, shared ones counted once, input means not at all."""
-        held = {id(array): array.size for one in self.networks for name, array in one.arrays.items() if name != "input.mean"}
-        return sum(held.values())
-
-    @property
     def sha256(self) -> str:
         """Of all that decides its answers, so that a fit is not resumed with another teacher."""
         digest = sha256()

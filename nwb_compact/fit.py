@@ -4,6 +4,7 @@
 a fit that was killed goes on where it stopped and ends with the same scores (see `work`).
 """
 
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ import click
 import numpy as np
 import torch
 
-from nwb_compact import __version__, baselines, config
+from nwb_compact import baselines, config
 from nwb_compact.address import FETCH, FILE_OR_ADDRESS, UPLOAD, Address, require_path
 from nwb_compact.backbones import FORMS, Backbone, frozen_backbone
 from nwb_compact.check import require_sound
@@ -33,7 +34,7 @@ from nwb_compact.nwb_results import read_results, require_place, run_ids, write_
 from nwb_compact.nwb_session import open_session
 from nwb_compact.oracle import FileTeachers, Oracle, OwnTeacher, seen_by
 from nwb_compact.progress import stage
-from nwb_compact.provenance import command_line, commit, input_hash, record
+from nwb_compact.provenance import command_line, input_hash, program, record
 from nwb_compact.responses import responses_of
 from nwb_compact.results import Results, StudentWeights, TeacherWeights, are_same_students, headline
 from nwb_compact.safe_write import require_writable
@@ -94,11 +95,11 @@ def fit_sessions(
             fit_students(taught[number], str(number), one, here, seed=derived_seed(one.seed, "students", number))
             for number in range(n_fitted)
         ]
-        spent = work.spent() | here.spent()
+        spent = work.spent() | here.spent() | {"lesson_views": str(n_views(len(pool), settings))}
         for tolerance in students[0]:
             told = spent | ({} if tolerance is None else {"tolerance": str(tolerance)})
             results = [
-                _results(session, teacher, members[number], students[number][tolerance], beside[number], one, told, kept[number])
+                _results(session, teacher, number, members[number], students[number][tolerance], beside[number], one, told, kept[number])
                 for number, session in enumerate(fitted)
             ]
             yield name or tolerance_name(tolerance), one, tuple(results)
@@ -135,7 +136,7 @@ def _baselines(session: SessionData, seen: np.ndarray, number: int, settings: Fi
     if not settings.baselines.enabled:
         return {}
     known = (session.responses.mean, session.rows("fit"), session.rows("validation"))
-    pixels_px, epochs = settings.baselines.pixels_px, settings.baselines.epochs
+    pixels_px, epochs = settings.baselines.pixels_px, baselines.direct_epochs(len(session.rows("fit")), settings.baselines)
 
     def directly() -> np.ndarray:
         shape, seed = shared_shape(session.responses.mean.shape[1], settings.student), derived_seed(settings.seed, "direct", number)
@@ -158,14 +159,14 @@ def _baselines(session: SessionData, seen: np.ndarray, number: int, settings: Fi
 
 
 def _results(
-    session: SessionData, teacher: Oracle, members: np.ndarray, students: tuple[StudentWeights, ...], beside: Mapping[str, np.ndarray],
-    settings: Fit, told: Mapping[str, str], kept: TeacherWeights | None,
+    session: SessionData, teacher: Oracle, number: int, members: np.ndarray, students: tuple[StudentWeights, ...],
+    beside: Mapping[str, np.ndarray], settings: Fit, told: Mapping[str, str], kept: TeacherWeights | None,
 ) -> Results:
     filters = np.stack([filters_per_layer(student) for student in students])
     predictions = Predictions(
         teacher=members.mean(axis=0),
         student=predict_all(students, session.images),
-        teacher_parameters=teacher.n_parameters,
+        teacher_parameters=teacher.n_parameters(number),
         student_parameters=np.array([n_parameters(student) for student in students]),
         student_filters=filters.sum(axis=1),
     )
@@ -174,7 +175,10 @@ def _results(
         session.responses, session.sides, predictions, n_bootstraps=settings.bootstraps, seed=seed, snr_floor=settings.snr_floor,
         baselines=beside,
     )
-    provenance = {"input_sha256": input_hash(session.responses), "teacher_parameters": str(teacher.n_parameters), **teacher.facts, **told}
+    of_teacher = {"teacher_parameters": str(round(np.median(predictions.teacher_parameters))), **teacher.facts}
+    if kept is None and (weights := teacher.weights(number)) is not None:
+        of_teacher["teacher_not_kept_mb"] = str(math.ceil(weights.n_bytes / 1e6))
+    provenance = {"input_sha256": input_hash(session.responses), **of_teacher, **told}
     meaning = baselines.meanings(settings.baselines, frozen_backbone=teacher.has_features)
     provenance |= {f"baseline.{name}": meaning[name] for name in beside}
     return Results(
@@ -243,7 +247,7 @@ def command(
     cache = cache_dir or default_cache_folder()
     backbone, layers = _with_layer(backbone, fitted, cache, device, quiet)
     facts = _facts(sessions, len(files), pool, ready or backbone, device)
-    decisive = [facts, config.flat(settings), [session.sides for session in sessions], __version__, torch.__version__, commit()]
+    decisive = [facts, config.flat(settings), [session.sides for session in sessions], program()]
     with work_folder(beside, decisive, resume=resume) as folder:
         work = Work(device, folder, quiet, cache)
         run_id, places = work.run_id(run_id, now), list(files)

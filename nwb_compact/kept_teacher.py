@@ -71,12 +71,20 @@ def kept_teacher(results: Results, backbone: str | None = None) -> KeptTeacher:
     """
     where = f"run {results.run_id}"
     if results.teacher is None:
-        raise NwbCompactError(where, found="no teacher in the file", expected="one", next_step=NEXT)
+        raise NwbCompactError(where, found="no teacher in the file", expected="one", next_step=_to_have_one(results.provenance))
     frozen = _backbone(results.provenance, backbone, where)
     with told_as_damage(where, "arrays of an ensemble of this version", found="a teacher that cannot be put together", next_step=NEXT):
         kept = KeptTeacher(_teacher(results.teacher.arrays, results), frozen)
         kept.members(np.zeros((1, IMAGE_PX, IMAGE_PX, 3), np.uint8))  # so that network and backbone are known to fit together
     return kept
+
+
+def _to_have_one(facts: Mapping[str, str]) -> str:
+    if "teacher_not_kept_mb" in facts:
+        return f"fit again with teacher.most_kept_mb = {facts['teacher_not_kept_mb']} or more (docs/configuration.md)"
+    if "teacher_from_file.0" in facts:
+        return f"interpret {facts['teacher_from_file.0'].split(' sha256:')[0]} of the file that taught, whose networks are the teacher"
+    return NEXT
 
 
 def visual_degrees(facts: Mapping[str, str]) -> float:

@@ -15,6 +15,8 @@ SIDES = ("fit", "validation", "scored", "unused")
 
 IMAGE_PX = 112
 """Side of the images that students see, pixels."""
+N_LAYERS = 5
+"""Of a student."""
 
 MODELS = ("teacher", "student")
 """The models that every run has; a run may have baselines beside them, under names of one word."""
@@ -42,7 +44,7 @@ _UNIT_SCORES: Mapping[str, str] = {
     "student_parameters": "numbers the student holds: kernels, weights, biases, readout (of published models with BatchNorm folded in)",
     "student_filters": "spatial (kernel) filters of the student summed over its layers",
     "student_bytes": "size of the student's parameters as float32, bytes",
-    "compression": "trained teacher parameters (a frozen backbone is not counted) / student parameters",
+    "compression": "teacher parameters that make the unit's answer (a frozen backbone is not counted) / student parameters",
 }
 
 

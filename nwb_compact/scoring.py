@@ -45,7 +45,7 @@ class Predictions:
 
     teacher: Float32[np.ndarray, "image unit"]
     student: Float32[np.ndarray, "image unit"]
-    teacher_parameters: int
+    teacher_parameters: Integer[np.ndarray, "unit"]
     student_parameters: Integer[np.ndarray, "unit"]
     student_filters: Integer[np.ndarray, "unit"]
 

@@ -5,6 +5,7 @@ but a dozen arrays (`results.StudentWeights`): each layer is relu(convolution + 
 Layers 2 and 3 halve the map, padded by one row and column before and two after, as the published models are.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,13 +19,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from nwb_compact.operations import costing
-from nwb_compact.results import IMAGE_PX, StudentWeights
+from nwb_compact.results import IMAGE_PX, N_LAYERS, StudentWeights
 
-MAP_PX = 28
 KERNEL_PX = 5
 STRIDES = (1, 2, 2, 1, 1)
 """Stride of layers 1 to 5."""
-N_LAYERS = len(STRIDES)
+MAP_PX = IMAGE_PX // math.prod(STRIDES)
+"""Side of the maps of the last layers."""
 INPUT_MEAN = (116.222, 109.270, 100.381)
 """Mean red, green and blue of the study's images, subtracted from every image (see docs/methods.md)."""
 ARCHITECTURE = (

@@ -77,6 +77,13 @@ class Teacher:
         """Trained numbers of all members (a frozen backbone's weights are not among them)."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
+    def n_parameters_of(self, session: int) -> int:
+        """Those that make the answer of one unit of a session: what all units share, and the unit's own readout."""
+        sizes = {name: parameter.numel() for name, parameter in self.network.named_parameters()}
+        shared = sum(size for name, size in sizes.items() if not name.startswith("readouts."))
+        readout = sum(size for name, size in sizes.items() if name.startswith(f"readouts.{session}."))
+        return shared + readout // len(self.offset[session])
+
     def predict(self, inputs: np.ndarray, session: int) -> Float32[np.ndarray, "image unit"]:
         """Expected count of each unit of one session (its place in the training list) on each image, averaged over members."""
         return self.predict_members(inputs, session).mean(axis=0)

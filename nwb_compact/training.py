@@ -135,8 +135,8 @@ def train(task: Task, plan: Plan, *, seed: int, checkpoint: Path | None = None, 
             moved = [optimizer.state_dict() for optimizer in optimizers]
             parts = {"network": task.network.state_dict(), "optimizers": moved, "best": best_weights, "state": vars(state)}
             save_atomically(parts, checkpoint)
-        cut = f", batches cut in {state.pieces} for want of memory" if state.pieces > 1 else ""
-        advance(1, (f"validation {state.best:.3f}" if task.validate else f"loss {loss:.3f}") + cut)
+        smaller = f", batches cut in {state.pieces} for want of memory" if state.pieces > 1 else ""
+        advance(1, (f"validation {state.best:.3f}" if task.validate else f"loss {loss:.3f}") + smaller)
     if task.validate is not None:
         task.network.load_state_dict(best_weights)
     _require_numbers(task, state)
@@ -191,11 +191,14 @@ def _one_epoch(task: Task, step: Callable[[], None], state: _State) -> float:
     total, n = torch.zeros(()), 0
     for batch in task.batches(state.epoch):
         with alike(state.known, "step", shapes(batch), state.pieces):
-            loss = _gradient(task, batch, state)
-            total = total.to(loss.device) + loss
+            error = _gradient(task, batch, state)
+            total = total.to(error.device) + error
             n += 1
             step()
-    return float(total / n)
+    loss = float(total / n)
+    if task.validate is None and not math.isfinite(loss):  # no later epoch can mend it, and a checkpoint would only be resumed
+        raise _diverged()
+    return loss
 
 
 def _gradient(task: Task, batch: Batch, state: _State) -> Tensor:
@@ -237,8 +240,12 @@ def _require_numbers(task: Task, state: _State) -> None:
     """What diverged is told here, and not learned by who is taught next."""
     never_better = task.validate is not None and math.isnan(state.best)
     if never_better or not all(bool(torch.isfinite(parameter).all()) for parameter in task.network.parameters()):
-        found, next_step = "weights that are not numbers: the training diverged", "choose a smaller learning_rate (docs/configuration.md)"
-        raise NwbCompactError("training", found=found, expected="one that converges", next_step=next_step)
+        raise _diverged()
+
+
+def _diverged() -> NwbCompactError:
+    found, next_step = "weights that are not numbers: the training diverged", "choose a smaller learning_rate (docs/configuration.md)"
+    return NwbCompactError("training", found=found, expected="one that converges", next_step=next_step)
 
 
 def _rate(plan: Plan, state: _State) -> float:

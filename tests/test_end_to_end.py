@@ -23,7 +23,7 @@ from tests.shortest_fit import short_fit
 TINY = short_fit({
     "bootstraps": 20, "teacher.members": 2, "teacher.epochs": 3, "teacher.channels": 8, "teacher.trunk_channels": 8,
     "student.early_filters": [6, 6], "student.shared_filters": [6, 6, 6], "distill.images_seen": 400, "distill.views": 2,
-    "prune.images": 60, "prune.images_seen": 200, "baselines.epochs": 2,
+    "prune.images": 60, "prune.images_seen": 200, "baselines.epochs": 2, "baselines.least_steps": 1,
 })
 
 

@@ -16,12 +16,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from nwb_compact.interpretation.tables import Table
-from nwb_compact.results import Results, StudentWeights, readout_weight
+from nwb_compact.results import N_LAYERS, Results, StudentWeights, readout_weight
 from nwb_compact_analysis.strips import INK, say_nothing_known
 from nwb_compact_analysis.style import GREY, PAGE_IN, STUDENT, TEACHER, axes_or_new, styled
 from nwb_compact_analysis.unit_figures import LARGEST_FILTERS, filter_pictures
 
-LAYERS = (1, 2, 3, 4, 5)
+LAYERS = tuple(range(1, N_LAYERS + 1))
 EXCITES, INHIBITS = STUDENT, TEACHER
 """Lines that excite are solid, those that inhibit dashed, so that they can be told without colour."""
 FILTERS_IN, ABLATION_IN = 1.45, 2.15

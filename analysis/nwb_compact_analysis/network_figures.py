@@ -11,13 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from nwb_compact.interpretation.tables import UNIT, Table
-from nwb_compact.results import median
+from nwb_compact.results import N_LAYERS, median
 from nwb_compact_analysis.medians import draw_medians
 from nwb_compact_analysis.strips import counted_units, draw_strip, label_columns, say_nothing_known
 from nwb_compact_analysis.style import BASELINES, GREY, STUDENT, STUDENT_MARKER, axes_or_new, number, styled
 from nwb_compact_analysis.unit_figures import filter_pictures
 
-N_LAYERS = 5
 COMMON_FILTERS = 12
 """Clusters of filters that are shown, in two rows."""
 A_ROW = 6

@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nwb_compact.interpretation.tables import Tables
-from nwb_compact.results import Results, shared_arrays
+from nwb_compact.results import N_LAYERS, Results, shared_arrays
 from nwb_compact_analysis.image_figures import OTHERS, changes_of, plot_made_answers, plot_robustness, relative_answers
 from nwb_compact_analysis.network_figures import (
-    N_LAYERS,
     of_pairs,
     p_text,
     plot_common_filters,

@@ -59,7 +59,7 @@ def test_the_average_of_all_members_has_the_r2_of_the_table_of_scores(make_fit):
     counts[:, 2] = 3  # a unit that never varies has no score
     session = replace(session, counts=replace(session.counts, count=counts))
     sizes = np.full(4, 9)
-    predictions = Predictions(members.mean(axis=2), results.student_prediction, 10, sizes, sizes)
+    predictions = Predictions(members.mean(axis=2), results.student_prediction, sizes, sizes, sizes)
     scores, _ = score_units(responses_of(session), results.side, predictions, n_bootstraps=2, seed=0, snr_floor=5.0)
     results = replace(results, teacher_member_prediction=members, scores=scores)
     averages, alone = members_r2(results, measured_means(session, results))

@@ -10,7 +10,7 @@ from nwb_compact.ridge import ridge_predictions
 
 N, FIT, HELD, SCORED = 130, np.arange(70), np.arange(70, 85), np.arange(85, 130)
 BOTH = np.concatenate([FIT, HELD])
-SETTINGS = config.Baselines(epochs=4, shift_px=0, learning_rate=0.01)
+SETTINGS = config.Baselines(epochs=4, least_steps=1, shift_px=0, learning_rate=0.01)
 SHAPE = partial(BankShape, widths=(4, 4, 3, 3, 3), shared_layers=5)
 """As the fit has it: all layers are shared."""
 
@@ -149,9 +149,18 @@ def test_the_epoch_that_errs_least_on_validation_images_is_kept(images, drive, m
 
 def test_another_seed_gives_another_fit(images, drive):
     mean = (5 + drive)[:, None]
-    settings = config.Baselines(epochs=1)
+    settings = config.Baselines(epochs=1, least_steps=1)
     one, other = (direct(images, mean, FIT, HELD, SHAPE(1), settings, seed=seed) for seed in (0, 1))
     assert (one != other).any()
+
+
+def test_few_images_are_passed_over_more_often(images, drive):
+    told = []
+    settings = SETTINGS.model_copy(update={"least_steps": 30})
+    direct(images, (5 + drive)[:, None], FIT, HELD, SHAPE(1), settings, seed=0, advance=lambda n=1, note="": told.append(n))
+    assert sum(told) == 8, "70 images are 4 steps of an epoch"
+    assert baselines.direct_epochs(70, settings) == 8
+    assert baselines.direct_epochs(1000, settings) == 4
 
 
 def test_a_direct_fit_that_was_stopped_goes_on_to_the_same_prediction(images, drive, tmp_path):

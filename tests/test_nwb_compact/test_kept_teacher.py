@@ -66,6 +66,16 @@ def test_a_run_without_a_teacher_says_so(results):
         kept_teacher.kept_teacher(replace(results, teacher=None))
 
 
+@pytest.mark.parametrize(("told", "next_step"), [
+    ({}, "run 'nwb-compact fit' again to have a teacher that can be asked"),
+    ({"teacher_not_kept_mb": "160"}, "fit again with teacher.most_kept_mb = 160 or more"),
+    ({"teacher_from_file.0": "run first sha256:ab"}, "interpret run first of the file that taught"),
+])
+def test_a_run_without_a_teacher_says_how_there_would_be_one(told, next_step, results):
+    with pytest.raises(NwbCompactError, match=f"Next: {next_step}"):
+        kept_teacher.kept_teacher(replace(results, teacher=None, provenance=told))
+
+
 @pytest.mark.parametrize("named", ["torch:antigravity:fly_id", "hf:someone/something", "hf:/etc", ""])
 def test_a_file_cannot_name_the_program_that_is_run(named, results, monkeypatch):
     monkeypatch.setattr(kept_teacher, "frozen_backbone", lambda *_, **__: pytest.fail("made"))

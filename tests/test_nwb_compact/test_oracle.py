@@ -58,7 +58,10 @@ def test_an_own_teacher_answers_side_by_side_what_it_predicts_of_each_session(sh
         members = oracle.members(session)
         assert members.shape == (2, 20, n)
         np.testing.assert_array_equal(members, teacher.predict_members(seen[session], session))
-    assert oracle.n_parameters == teacher.n_parameters
+    for session, n in enumerate(UNITS[:2]):
+        readout = sum(parameter.numel() for parameter in teacher.network.readouts[session].parameters()) // n
+        shared = teacher.n_parameters - sum(parameter.numel() for parameter in teacher.network.readouts.parameters())
+        assert oracle.n_parameters(session).tolist() == [shared + readout] * n
 
 
 def test_features_of_sessions_are_kept_for_other_fits_and_those_of_lessons_are_not(shown, tmp_path):
@@ -95,11 +98,12 @@ def test_teachers_from_files_answer_side_by_side_as_they_do_alone_and_are_one_me
     np.testing.assert_allclose(oracle.answers(LESSONS), np.stack([predict(one, LESSONS) for one in networks], axis=1), rtol=1e-4, atol=1e-4)
     assert oracle.members(0).shape == (1, 20, 2)
     np.testing.assert_array_equal(oracle.members(1), teachers[1].predict(shown[1])[None])
-    assert oracle.n_parameters == sum(one.n_parameters for one in teachers)
+    sizes = [n_parameters(one) for one in networks]
+    assert [oracle.n_parameters(session).tolist() for session in (0, 1)] == [sizes[:2], sizes[2:]]
     assert dict(oracle.facts) == {}, "nothing was trained, so there is no validation"
 
 
-def test_what_models_of_several_sessions_share_is_counted_and_computed_once(shown, monkeypatch):
+def test_what_models_of_several_sessions_share_is_computed_once_and_counts_for_each_unit(shown, monkeypatch):
     first, computed = example_student(), []
     others = [example_student(seed=seed).arrays for seed in (1, 2)]
     readouts = [{name: array for name, array in other.items() if name.startswith("readout")} for other in others]
@@ -114,8 +118,7 @@ def test_what_models_of_several_sessions_share_is_counted_and_computed_once(show
     expected = np.stack([predict(network, LESSONS) for network in networks], axis=1)
     np.testing.assert_allclose(oracle.answers(LESSONS), expected, rtol=1e-4, atol=1e-4)
     assert computed == [3]
-    of_readouts = sum(array.size for readout in readouts for array in readout.values())
-    assert oracle.n_parameters == n_parameters(first) + of_readouts
+    assert [oracle.n_parameters(session).tolist() for session in (0, 1)] == [[n_parameters(first)] * 2, [n_parameters(first)]]
 
 
 def test_what_a_run_says_of_its_answers_is_said_of_those_who_learn_them(shown):

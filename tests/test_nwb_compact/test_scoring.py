@@ -42,7 +42,8 @@ def world(*, repeats=(2, 3, 5)):
     image = np.repeat(np.arange(N_IMAGES), rng.choice(repeats, N_IMAGES))
     count = rng.poisson(rate[image]).astype(np.uint16)
     teacher, student = rate.astype(np.float32), (rate + rng.normal(size=rate.shape)).astype(np.float32)
-    return from_counts(count, image), Predictions(teacher, student, 1_000_000, np.array([9, 10, 11, 12]) * 1000, np.array([30, 31, 32, 33]))
+    sizes = np.full(4, 1_000_000), np.array([9, 10, 11, 12]) * 1000, np.array([30, 31, 32, 33])
+    return from_counts(count, image), Predictions(teacher, student, *sizes)
 
 
 def scored(responses, predictions, sides=SIDES, **baselines):
@@ -321,7 +322,7 @@ def test_no_score_is_missing_without_a_reason_however_little_the_units_fire(seed
     image = np.repeat(np.arange(N_IMAGES), 3)
     responses = from_counts(rng.poisson(rate[image]).astype(np.uint16), image)
     prediction, sizes = rate.astype(np.float32), np.full(n_units, 1000)
-    scores, reason = scored(responses, Predictions(prediction, prediction, 10, sizes, sizes))
+    scores, reason = scored(responses, Predictions(prediction, prediction, sizes, sizes, sizes))
     missing = [bool(nan_columns(scores, unit)) for unit in range(n_units)]
     assert missing == [bool(why) for why in reason]
     assert 0 < sum(missing) < n_units

@@ -23,7 +23,7 @@ from tests.shortest_fit import short_fit
 TINY = short_fit({"teacher.core_blocks": 0, "student.sweep_last_filters": [4, 5]})
 SMALL = short_fit({
     "teacher.core_blocks": 0, "student.early_filters": [4, 4], "student.shared_filters": [4, 4, 4], "prune.ladder": [0.9, 0.3],
-    "prune.min_filters": 1, "baselines.epochs": 1,
+    "prune.min_filters": 1, "baselines.epochs": 1, "baselines.least_steps": 1,
 })
 
 

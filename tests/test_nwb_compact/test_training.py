@@ -139,6 +139,21 @@ def test_a_training_that_diverges_is_told_in_one_line(validated):
         train(given if validated else replace(given, validate=None, loss=lambda part: network_times_nan(given)), Plan(3, 0.03), seed=0)
 
 
+def test_a_training_that_diverges_stops_there_and_leaves_no_checkpoint_of_it(tmp_path):
+    given, notes = task(), []
+
+    def diverging(part):
+        return network_times_nan(given) if len(notes) == 2 else given.loss(part)
+
+    with pytest.raises(NwbCompactError, match="the training diverged"):
+        train(replace(given, validate=None, loss=diverging), Plan(9, 0.03), seed=0, checkpoint=tmp_path / "a.pt",
+              advance=lambda n=1, note="": notes.append(note))
+    assert len(notes) == 2
+    kept = torch.load(tmp_path / "a.pt", weights_only=True)
+    assert kept["state"]["epoch"] == 2
+    assert all(torch.isfinite(value).all() for value in kept["network"].values())
+
+
 def network_times_nan(given):
     return sum(parameter.sum() for parameter in given.network.parameters()) * float("nan")
 

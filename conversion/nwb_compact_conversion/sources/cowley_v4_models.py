@@ -191,7 +191,7 @@ def _results(
     predictions = Predictions(
         teacher=np.full_like(predicted, np.nan),
         student=predicted,
-        teacher_parameters=TEACHER_PARAMETERS,
+        teacher_parameters=np.full(len(run.students), TEACHER_PARAMETERS),
         student_parameters=np.array([n_parameters(student) for student in run.students]),
         student_filters=filters.sum(axis=1),
     )
@@ -215,7 +215,8 @@ def _scored(
     of_these = replace(answered, unit_name=tuple(answered.unit_name[one] for one in columns), mean=answered.mean[:, columns], count=count)
     theirs = replace(
         predictions, teacher=predictions.teacher[:, rows], student=predictions.student[:, rows],
-        student_parameters=predictions.student_parameters[rows], student_filters=predictions.student_filters[rows],
+        teacher_parameters=predictions.teacher_parameters[rows], student_parameters=predictions.student_parameters[rows],
+        student_filters=predictions.student_filters[rows],
     )
     found, reason = score_units(
         of_these, side, theirs, n_bootstraps=settings.bootstraps, seed=settings.seed, snr_floor=settings.snr_floor
