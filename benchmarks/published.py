@@ -2,7 +2,7 @@
 
     nwb-compact convert cowley-v4 --data V4_compact_models --session 190923 -o 190923.nwb            (and the sessions that are lent)
     nwb-compact convert cowley-v4-models --data V4_compact_models -o models.nwb
-    nwb-compact fit 190923.nwb --train 190925.nwb ... --backbone torch:efficientnet_lite0:features --images PHOTOS.zip
+    PYTHONPATH=examples nwb-compact fit 190923.nwb --train 190925.nwb ... --backbone torch:efficientnet_lite0:features --images PHOTOS.zip
     python benchmarks/published.py 190923.nwb models.nwb
 
 r2 is that of the repeat average on the second half of the session's images, which fitted neither. The study counts parameters with
@@ -19,6 +19,7 @@ import numpy as np
 
 from nwb_compact.cost import costs_of
 from nwb_compact.nwb_results import read_results
+from nwb_compact.nwb_session import open_session
 from nwb_compact.results import Results, median
 
 LEAST_R2, LARGEST_GAP, MOST_PARAMETERS = 0.38, 0.03, 12_500
@@ -34,7 +35,8 @@ def main() -> None:
     asked = parser.parse_args()
     ours = read_results(asked.fitted, asked.run)[-1]
     published = {run.run_id: run for run in read_results(asked.models)}
-    session = asked.fitted.stem
+    with open_session(asked.fitted) as read:
+        session = read.about.session_id
     print(f"{len(ours.unit_name)} units of {session}, {ours.side.count('scored')} images; run {ours.run_id}")
     print("model                          median r2  90 % interval   mean   parameters  filters a layer (medians)  ahead of published in")
     compact = Rows(published["published-compact"], ours.unit_name, session)
