@@ -160,7 +160,7 @@ def _baselines(session: SessionData, seen: np.ndarray, number: int, settings: Fi
 
 def _results(
     session: SessionData, teacher: Oracle, number: int, members: np.ndarray, students: tuple[StudentWeights, ...],
-    beside: Mapping[str, np.ndarray], settings: Fit, told: Mapping[str, str], kept: TeacherWeights | None,
+    beside: Mapping[str, np.ndarray], settings: Fit, told: Mapping[str, str], kept: tuple[TeacherWeights | None, Mapping[str, str]],
 ) -> Results:
     filters = np.stack([filters_per_layer(student) for student in students])
     predictions = Predictions(
@@ -175,9 +175,8 @@ def _results(
         session.responses, session.sides, predictions, n_bootstraps=settings.bootstraps, seed=seed, snr_floor=settings.snr_floor,
         baselines=beside,
     )
-    of_teacher = {"teacher_parameters": str(round(np.median(predictions.teacher_parameters))), **teacher.facts}
-    if kept is None and (weights := teacher.weights(number)) is not None:
-        of_teacher["teacher_not_kept_mb"] = str(math.ceil(weights.n_bytes / 1e6))
+    weights, not_kept = kept
+    of_teacher = {"teacher_parameters": str(round(np.median(predictions.teacher_parameters))), **teacher.facts, **not_kept}
     provenance = {"input_sha256": input_hash(session.responses), **of_teacher, **told}
     meaning = baselines.meanings(settings.baselines, frozen_backbone=teacher.has_features)
     provenance |= {f"baseline.{name}": meaning[name] for name in beside}
@@ -185,13 +184,16 @@ def _results(
         run_id="", unit_name=session.responses.unit_name, scores=scores, reason=reason, image_sha256=session.responses.image_sha256,
         side=session.sides, teacher_prediction=predictions.teacher, student_prediction=predictions.student,
         teacher_member_prediction=np.moveaxis(members, 0, 2), filters_per_layer=filters, students=students, provenance=provenance,
-        teacher=kept,
+        teacher=weights,
     )
 
 
-def _kept(teacher: Oracle, number: int, settings: Fit) -> TeacherWeights | None:
+def _kept(teacher: Oracle, number: int, settings: Fit) -> tuple[TeacherWeights | None, Mapping[str, str]]:
+    """What the file keeps of the teacher; of one that is too large, how large it is."""
     weights = teacher.weights(number)
-    return weights if weights is not None and weights.n_bytes <= settings.teacher.most_kept_mb * 1e6 else None
+    if weights is None or weights.n_bytes <= settings.teacher.most_kept_mb * 1e6:
+        return weights, {}
+    return None, {"teacher_not_kept_mb": str(math.ceil(weights.n_bytes / 1e6))}
 
 
 # The command ------------------------------------------------------------------------------------------------------------

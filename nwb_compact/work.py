@@ -135,12 +135,17 @@ def work_folder(beside: Path, decisive: object, *, resume: bool, what: str = "fi
     lock.touch()
     found, next_step = "the same work under way in another process", "wait for its end, or change --seed for a run beside it"
     with sole_access(lock, 0.0, found=found, next_step=next_step):
-        if not resume and any(path.is_file() and path.name not in (LOCK, COSTS, RUN_ID) for path in folder.rglob("[!.]*")):
-            next_step = f"add --resume to go on with it, or remove {folder} to begin anew"
-            raise NwbCompactError(beside, found=f"the same {what}, stopped before its end", expected="none yet", next_step=next_step)
-        for name in [] if resume else [COSTS, RUN_ID]:  # of work that was stopped before it had anything
-            folder.joinpath(name).unlink(missing_ok=True)
+        if not resume:
+            _require_nothing_computed(folder, beside, what)
+            for name in (COSTS, RUN_ID):  # of work that was stopped before it had anything
+                folder.joinpath(name).unlink(missing_ok=True)
         yield folder
+
+
+def _require_nothing_computed(folder: Path, beside: Path, what: str) -> None:
+    if any(path.is_file() and path.name not in (LOCK, COSTS, RUN_ID) for path in folder.rglob("[!.]*")):
+        next_step = f"add --resume to go on with it, or remove {folder} to begin anew"
+        raise NwbCompactError(beside, found=f"the same {what}, stopped before its end", expected="none yet", next_step=next_step)
 
 
 def images_folder(beside: Path) -> Path:
